@@ -1,0 +1,24 @@
+"""What the denoiser knows besides the noise. `world/conditioning.py` builds it, for training and generation alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """All tensors of one chunk, T_old latent frames of history in the order of `HistoryLayout.slots` (anchor, memory
+    slots, time), T_new latent frames to generate. s is the side of the block of condition pixels per latent pixel.
+
+    Memory slots that recall left empty are the leftmost; they hold the first frame's latent and camera.
+    """
+
+    history: Tensor  # [B, C, T_old, h, w] clean latents
+    warp: Tensor  # [B, C, T_new, h, w] latents of the latest frame warped into the new cameras
+    known: Tensor  # [B, 4, T_new, h, w] mask channels of the new frames: how much of the warp is real, in [0, 1]
+    rays: Tensor  # [B, 6*s*s, T_old+T_new, h, w] origin and direction, relative to the last history camera
+    correspondence: Tensor  # [B, K*4*s*s, T_new, h, w] warped canonical coordinates and depth, best recalled view first
+    text: Tensor  # [B, L, D_text]
+    image: Tensor  # [B, L_image, D_image]

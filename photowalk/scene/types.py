@@ -1,0 +1,64 @@
+"""What a world is made of: one posed picture, a posed video, splats. Plain values, no methods that compute."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from photowalk.geometry.cameras import Cameras
+
+
+@dataclass(frozen=True)
+class View:
+    """One posed RGB-D picture."""
+
+    image: Tensor  # [3, H, W] in [0, 1]
+    depth: Tensor  # [H, W] along +Z, 0 = unknown or sky
+    camera: Cameras  # []
+    frame: int  # index in the walk
+
+    def __post_init__(self) -> None:
+        size = (self.camera.height, self.camera.width)
+        if self.image.shape != (3, *size) or self.depth.shape != size or self.camera.shape != ():
+            raise ValueError(
+                f"a view wants image [3, H, W], depth [H, W] and one camera of the same size, got "
+                f"{tuple(self.image.shape)}, {tuple(self.depth.shape)} and {tuple(self.camera.shape)} cameras of {size}"
+            )
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A posed video with depth where it is known."""
+
+    video: Tensor  # [F, 3, H, W] in [0, 1]
+    cameras: Cameras  # [F]
+    depth: Tensor | None = None  # [F, H, W] along +Z, 0 = unknown or sky
+    prompt: str = ""
+
+    def __post_init__(self) -> None:
+        frames, _, height, width = self.video.shape
+        if self.cameras.shape != (frames,) or (self.cameras.height, self.cameras.width) != (height, width):
+            raise ValueError(
+                f"a clip of {frames} frames of {height}x{width} wants as many cameras of that size, "
+                f"got {tuple(self.cameras.shape)} of {self.cameras.height}x{self.cameras.width}"
+            )
+        if self.depth is not None and self.depth.shape != (frames, height, width):
+            raise ValueError(f"depth wants [{frames}, {height}, {width}], got {tuple(self.depth.shape)}")
+
+    def __len__(self) -> int:
+        return self.video.shape[0]
+
+
+@dataclass(frozen=True)
+class Splats:
+    """Gaussians in world space, decoded: activations are applied, encodings live in files only."""
+
+    means: Tensor  # [N, 3]
+    scales: Tensor  # [N, 3] standard deviations, world units, > 0
+    rotations: Tensor  # [N, 4] unit quaternions, wxyz
+    opacities: Tensor  # [N] in [0, 1]
+    colours: Tensor  # [N, K, 3] spherical harmonics, K = (degree + 1)^2; degree 0: (rgb - 0.5) / 0.28209479177387814
+
+    def __len__(self) -> int:
+        return self.means.shape[0]
