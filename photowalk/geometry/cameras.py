@@ -41,6 +41,34 @@ class Cameras:
         intrinsics[..., 0, 2], intrinsics[..., 1, 2], intrinsics[..., 2, 2] = width / 2, height / 2, 1
         return cls(pose, intrinsics, height, width)
 
+    def check(self, what: str = "cameras") -> Cameras:
+        """Self, if every camera is finite, rigid and has a positive focal length; else a ValueError that names the first
+        bad one. Rotations may be off by 1e-3, as rounded text files are."""
+        pose, intrinsics = self.camera_from_world.reshape(-1, 4, 4), self.intrinsics.reshape(-1, 3, 3)
+        rotation = pose[:, :3, :3]
+        identity = torch.eye(3, dtype=pose.dtype, device=pose.device)
+        last_row = torch.tensor([0, 0, 0, 1], dtype=pose.dtype, device=pose.device)
+        finite = pose.isfinite().all(-1).all(-1) & intrinsics.isfinite().all(-1).all(-1)
+        rigid = ((rotation @ rotation.mT - identity).abs().amax((-1, -2)) < 1e-3) & (torch.linalg.det(rotation) > 0)
+        rigid &= (pose[:, 3] - last_row).abs().amax(-1) < 1e-3
+        lens = (intrinsics[:, [0, 1], [0, 1]] > 0).all(-1)
+        for good, problem in [
+            (finite, "has a number that is not finite (NaN or infinity)"),
+            (
+                rigid,
+                "has a pose that is not rigid: the rotation must be orthonormal with determinant +1, "
+                "the last row 0 0 0 1",
+            ),
+            (lens, "has a focal length that is not positive"),
+        ]:
+            if not bool(good.all()):
+                index = int((~good).nonzero()[0, 0])
+                raise ValueError(
+                    f"{what}: camera {index} of {len(pose)} {problem}; give 4x4 camera_from_world "
+                    f"matrices and 3x3 intrinsics in pixels"
+                )
+        return self
+
     @property
     def world_from_camera(self) -> Tensor:
         """[*, 4, 4], by the closed form for rigid motions."""
