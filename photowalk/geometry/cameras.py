@@ -34,7 +34,7 @@ class Cameras:
 
     @classmethod
     def from_fov(cls, pose: Tensor, fov_x_deg: float, height: int, width: int) -> Cameras:
-        """Pinhole cameras at `pose` [*, 4, 4] with a horizontal field of view in degrees, principal point in the middle."""
+        """Pinhole cameras at `pose` [*, 4, 4]; horizontal field of view in degrees, principal point in the middle."""
         focal = width / 2 / torch.tan(torch.deg2rad(torch.tensor(fov_x_deg, dtype=torch.float64)) / 2)
         intrinsics = torch.zeros(*pose.shape[:-2], 3, 3, dtype=pose.dtype, device=pose.device)
         intrinsics[..., 0, 0] = intrinsics[..., 1, 1] = focal.to(pose.dtype)
@@ -42,8 +42,8 @@ class Cameras:
         return cls(pose, intrinsics, height, width)
 
     def check(self, what: str = "cameras") -> Cameras:
-        """Self, if every camera is finite, rigid and has a positive focal length; else a ValueError that names the first
-        bad one. Rotations may be off by 1e-3, as rounded text files are."""
+        """Self, if every camera is finite, rigid and has a positive focal length; else a ValueError that names the
+        first bad one. Rotations may be off by 1e-3, as rounded text files are."""
         pose, intrinsics = self.camera_from_world.reshape(-1, 4, 4), self.intrinsics.reshape(-1, 3, 3)
         rotation = pose[:, :3, :3]
         identity = torch.eye(3, dtype=pose.dtype, device=pose.device)

@@ -179,7 +179,7 @@ class Similarity:
 
     @classmethod
     def fit(cls, source: Tensor, target: Tensor, weights: Tensor | None = None) -> Similarity:
-        """The similarity with the least weighted sum of squares |target - S(source)|^2; points [N, 3], weights [N] >= 0.
+        """The similarity with the least sum of weights * |target - S(source)|^2; points [N, 3], weights [N] >= 0.
 
         Umeyama, "Least-squares estimation of transformation parameters between two point patterns", PAMI 1991,
         equations 38 to 43, with weighted moments. Points that coincide have no scale and are refused; points on one

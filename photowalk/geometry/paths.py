@@ -1,7 +1,7 @@
 """Camera paths: functions from the photo's camera to F cameras, and ways to join, mirror and resample paths.
 
-Every path `f(start, frames, ...)` takes one camera `start` [] and gives cameras [frames] on t = i / (frames - 1): frame 0 is
-`start`, bit for bit, and the end is reached. Distances are world units, `depth` is the distance of the point that the
+Every path `f(start, frames, ...)` takes one camera `start` [] and gives cameras [frames] on t = i / (frames - 1): frame 0
+is `start`, bit for bit, and the end is reached. Distances are world units, `depth` is the distance of the point that the
 path turns around or goes towards, angles carry `deg`. Motions are meant in the frame of `start` (x right, y down, z
 forward), whose lens the whole path keeps. Moves are eased: they start and stop smoothly, with the ramps of `ease`.
 Nothing here knows the scene; `scene.collision` does.
@@ -77,7 +77,7 @@ def zoom_out(start: Cameras, frames: int, *, depth: float, strength: float = 1.5
 
 
 def orbit(start: Cameras, frames: int, *, depth: float, sweep_deg: float) -> Cameras:
-    """Around the point straight ahead at `depth`, which stays in the middle of the image. Positive moves to the right."""
+    """Around the point straight ahead at `depth`, which stays in the middle of the image; positive goes right."""
     angle = -math.radians(sweep_deg) * ease(_times(frames))
     zero = torch.zeros_like(angle)
     rotation = motions.rotation_from_euler(angle, zero, zero)
@@ -97,7 +97,7 @@ def look_around(start: Cameras, frames: int, *, sweep_deg: float = 35.0) -> Came
 
 
 def spiral(start: Cameras, frames: int, *, depth: float, radius: float, turns: int = 2) -> Cameras:
-    """Circles of `radius` (0.67 of it vertically) around a centre on the left, gaze on the point at `depth`, to the start."""
+    """Ovals around a centre `radius` to the left, 2/3 as high, gaze on the point at `depth`; ends at the start."""
     angle = 2 * math.pi * turns * ease(_times(frames))
     zero = torch.zeros_like(angle)
     centres = radius * torch.stack([torch.cos(angle) - 1, torch.sin(angle) * 2 / 3, zero], dim=-1)
@@ -121,8 +121,8 @@ def keyframes(
 ) -> Cameras:
     """From `start` through the cameras `keys` [K] at `times` [K], increasing in (0, 1] and ending with 1.
 
-    Positions and lenses follow a natural cubic spline, rotations a rotation spline, both with continuous acceleration, and
-    the path passes through its keys. Without times, keys are spaced by the square root of their distance
+    Positions and lenses follow a natural cubic spline, rotations a rotation spline, both with continuous
+    acceleration, and the path passes through its keys. Without times, keys are spaced by the square root of their distance
     (centripetal: no loops at close keys). `constant_speed` re-times the same curve to equal steps.
     """
     stops = Cameras.cat([_single(start), keys.resized(start.height, start.width).to(start.camera_from_world.dtype)])
@@ -164,7 +164,7 @@ def concatenate(paths: list[Cameras]) -> Cameras:
 
 
 def resample(path: Cameras, frames: int) -> Cameras:
-    """[F] -> [frames] evenly in time, by linear motion and slerp between neighbours; first and last are kept exactly."""
+    """[F] -> [frames] evenly in time, by linear motion and slerp between neighbours; the ends are kept exactly."""
     if len(path) == 1:
         return path[torch.zeros(frames, dtype=torch.long)]
     position = _times(frames) * (len(path) - 1)
@@ -197,7 +197,7 @@ PRESETS: dict[str, PathFunction] = {
     "up_down": lambda start, frames, depth: up_down(start, frames, distance=0.2 * depth),
     "walk": lambda start, frames, depth: walk(start, frames, length=0.4 * depth, depth=depth),
     "zoom_in": lambda start, frames, depth: zoom_in(start, frames, depth=depth),
-    "zoom_out": lambda start, frames, depth: zoom_out(start, frames, depth=depth),
+    "zoom_out": lambda start, frames, depth: zoom_out(start, frames, depth=depth, strength=0.6),
 }
 
 
