@@ -76,7 +76,7 @@ def rotation_from_euler(yaw: Tensor, pitch: Tensor, roll: Tensor) -> Tensor:
 
 
 def euler_from_rotation(rotation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The (yaw, pitch, roll) [*] of `rotation_from_euler`, pitch in [-pi/2, pi/2]; at the poles roll absorbs no yaw."""
+    """The (yaw, pitch, roll) [*] of `rotation_from_euler`, pitch in [-pi/2, pi/2]."""
     forward = rotation[..., :, 2]
     level = torch.hypot(forward[..., 0], forward[..., 2])
     pitch = torch.atan2(-forward[..., 1], level)

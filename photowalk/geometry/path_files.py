@@ -1,19 +1,21 @@
 """Camera paths in files: reads what other tools write, writes .npz and transforms.json.
 
 * `.npz` of the reference: `w2c` [F, 4, 4], `intrinsics` [F, 3, 3] in pixels of `image_height` x `image_width`.
-* Studio `.json` (a list `path`): keyframes with `R` (quaternion xyzw) and `T`, camera to world, `fov` (vertical, degrees)
-  and `timestamp`; with `loop` it returns to the first. They become a spline through the keyframes, 16 cameras for each
-  of `duration_seconds`. (`up_dir`, `time` and `spline_order` are for display and ignored.)
+* Studio `.json` (a list `path`): keyframes with `R` (quaternion xyzw) and `T`, camera to world, `fov` (vertical,
+  degrees) and `timestamp` (the k-th stamp is the time of keyframe k + 1, the first keyframe has time 0; if the first
+  stamp is 0, each is its own keyframe's; stamps that do not increase are replaced by equal steps). With `loop` the
+  path returns to the first. It becomes a spline through the keyframes, 16 cameras for each of `duration_seconds`.
+  (The reference's own B-spline passes by its keyframes; `up_dir`, `time` and `spline_order` are ignored.)
 * Exported cameras `.json` (a list `cameras`): `start`, 3x4 rows, camera to world; the end of the shutter is ignored.
-* `transforms.json` of nerfstudio and Blender (a list `frames`): `transform_matrix`, camera to world with OpenGL axes (y up,
-  z back); `fl_x`, `fl_y`, `cx`, `cy`, `w`, `h` for all or per frame, or `camera_angle_x` in radians.
+* `transforms.json` of nerfstudio and Blender (a list `frames`): `transform_matrix`, camera to world with OpenGL axes
+  (y up, z back); `fl_x`, `fl_y`, `cx`, `cy`, `w`, `h` for all or per frame, or `camera_angle_x` in radians.
 * RealEstate10K `.txt`: focal lengths and centre divided by the image size, 3x4 rows, camera from world.
 * TUM `.txt`: `timestamp tx ty tz qx qy qz qw`, camera to world; no lens.
-* COLMAP `images` and `cameras`, `.txt` or `.bin`, or their folder: camera from world, in the order of the image names. Of a
-  lens with distortion the pinhole part is taken.
+* COLMAP `images` and `cameras`, `.txt` or `.bin`, or their folder: camera from world, in the order of the image names.
+  Of a lens with distortion the pinhole part is taken.
 
 Where a file has no lens, or no image size, the caller's is taken. Poses are in the file's own world and unit:
-`paths.reanchor` brings them to a photo. Nothing is unpickled. Every error is a ValueError that names the file, what was
+`paths.reanchor` brings them to a photo. Nothing is unpickled. Every error is a PathError that names the file, what was
 found and what is wanted.
 """
 
@@ -34,11 +36,24 @@ from torch import Tensor
 
 from photowalk.geometry import motions, paths
 from photowalk.geometry.cameras import Cameras
+from photowalk.geometry.paths import PathError
 
 ENDINGS = (".npz", ".json", ".txt", ".bin")
-MAX_BYTES = 1 << 30
+MAX_BYTES = 1 << 29
 MAX_POSES = 100_000
 STUDIO_FPS = 16
+_DAMAGE = (
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    RuntimeError,
+    OverflowError,
+    EOFError,
+    OSError,
+    struct.error,
+    zipfile.BadZipFile,
+)
 _OPENGL = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
 
 # COLMAP's camera models by id: name, number of parameters; the first parameters are (f, cx, cy) or (fx, fy, cx, cy)
@@ -59,7 +74,7 @@ _ONE_FOCAL = {"SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "SIMPLE_RADIAL_FISHEY
 
 
 def is_path_file(text: str) -> bool:
-    """Whether `text` means a file or folder rather than a sentence: by a known ending, a slash, or because it is there."""
+    """Whether `text` means a file or folder rather than a sentence: by an ending, a slash, or because it is there."""
     looks = text.lower().endswith(ENDINGS) or "/" in text or "\\" in text or re.fullmatch(r"\S+\.[A-Za-z]\w*", text)
     return bool(text) and (bool(looks) or (len(text) < 256 and "\n" not in text and Path(text).exists()))
 
@@ -69,24 +84,20 @@ def read(file: str | Path, *, lens: Cameras) -> Cameras:
     file = Path(file)
     try:
         cameras = _read(file, lens.to("cpu", torch.float64))
-    except (
-        KeyError,
-        IndexError,
-        TypeError,
-        struct.error,
-        zipfile.BadZipFile,
-        EOFError,
-        OverflowError,
-        OSError,
-    ) as error:
-        raise ValueError(
+    except PathError:
+        raise
+    except _DAMAGE as error:
+        raise PathError(
             f"{file}: cannot be read as a path ({_reason(error)}); it may be damaged or cut short"
         ) from error
     if len(cameras) < 2:
-        raise ValueError(f"{file}: holds {len(cameras)} pose(s), a path wants at least 2")
+        raise PathError(f"{file}: holds {len(cameras)} pose(s), a path wants at least 2")
     if len(cameras) > MAX_POSES:
-        raise ValueError(f"{file}: holds {len(cameras)} poses, more than {MAX_POSES}; thin it out")
-    cameras.check(str(file))
+        raise PathError(f"{file}: holds {len(cameras)} poses, more than {MAX_POSES}; thin it out")
+    try:
+        cameras.check(str(file))
+    except ValueError as error:
+        raise PathError(str(error)) from error
     pose = cameras.camera_from_world
     rigid = motions.motion(motions.nearest_rotation(pose[:, :3, :3]), pose[:, :3, 3])
     return replace(cameras, camera_from_world=rigid)
@@ -97,7 +108,7 @@ def write(file: str | Path, cameras: Cameras) -> None:
     file = Path(file)
     writers = {".npz": _write_npz, ".json": _write_transforms}
     if file.suffix.lower() not in writers:
-        raise ValueError(f"{file}: camera paths are written as .npz or .json, not '{file.suffix}'")
+        raise PathError(f"{file}: camera paths are written as .npz or .json, not '{file.suffix}'")
     partial = file.with_name(f".{file.name}.partial")
     try:
         writers[file.suffix.lower()](partial, cameras.check("the path to write").to("cpu"))
@@ -110,9 +121,9 @@ def _read(file: Path, lens: Cameras) -> Cameras:
     if file.is_dir():
         return _read_colmap(file, lens)
     if not file.is_file():
-        raise ValueError(f"{file}: no such file; a path is a preset, a file ({', '.join(ENDINGS)}) or a sentence")
+        raise PathError(f"{file}: no such file; a path is a preset, a file ({', '.join(ENDINGS)}) or a sentence")
     if file.stat().st_size > MAX_BYTES:
-        raise ValueError(f"{file}: is {file.stat().st_size >> 20} MiB, more than {MAX_BYTES >> 20} MiB; not a path")
+        raise PathError(f"{file}: is {file.stat().st_size >> 20} MiB, more than {MAX_BYTES >> 20} MiB; not a path")
     ending = file.suffix.lower()
     if ending == ".npz":
         return _read_npz(file)
@@ -122,7 +133,7 @@ def _read(file: Path, lens: Cameras) -> Cameras:
         return _read_colmap(file.parent, lens)
     if ending == ".txt":
         return _read_text(file, lens)
-    raise ValueError(f"{file}: unknown ending '{ending}'; known: {', '.join(ENDINGS)}")
+    raise PathError(f"{file}: unknown ending '{ending}'; known: {', '.join(ENDINGS)}")
 
 
 def _reason(error: Exception) -> str:
@@ -130,17 +141,23 @@ def _reason(error: Exception) -> str:
 
 
 def _read_npz(file: Path) -> Cameras:
+    if not zipfile.is_zipfile(file):
+        raise PathError(f"{file}: is no .npz archive, or is cut short")
+    with zipfile.ZipFile(file) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    if size > MAX_BYTES:
+        raise PathError(f"{file}: unpacks to {size >> 20} MiB, more than {MAX_BYTES >> 20} MiB; not a path")
     with np.load(file, allow_pickle=False) as arrays:
         wanted = {"w2c", "intrinsics", "image_height", "image_width"}
         missing = wanted - set(arrays.files)
         if missing:
-            raise ValueError(
+            raise PathError(
                 f"{file}: lacks {sorted(missing)}; has {sorted(arrays.files)}, a path wants {sorted(wanted)}"
             )
         poses, intrinsics = (np.asarray(arrays[name], dtype=np.float64) for name in ("w2c", "intrinsics"))
         height, width = (int(arrays[name]) for name in ("image_height", "image_width"))
     if poses.ndim != 3 or poses.shape[1:] != (4, 4) or intrinsics.shape != (len(poses), 3, 3):
-        raise ValueError(
+        raise PathError(
             f"{file}: w2c wants [F, 4, 4] and intrinsics [F, 3, 3], got {poses.shape} and {intrinsics.shape}"
         )
     return Cameras(torch.from_numpy(poses), torch.from_numpy(intrinsics), height, width)
@@ -161,18 +178,18 @@ def _read_json(file: Path, lens: Cameras) -> Cameras:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{file}: is not valid JSON ({error}); it may be cut short") from error
+        raise PathError(f"{file}: is not valid JSON ({error}); it may be cut short") from error
     readers = {"frames": _read_transforms, "path": _read_keyframes, "cameras": _read_exported}
     for key, reader in readers.items():
         if isinstance(content, dict) and isinstance(content.get(key), list):
             _need_poses(file, len(content[key]))
             return reader(content, lens)
-    raise ValueError(f"{file}: is no camera path; a .json path has a list under one of {sorted(readers)}")
+    raise PathError(f"{file}: is no camera path; a .json path has a list under one of {sorted(readers)}")
 
 
 def _need_poses(file: Path, count: int) -> None:
     if count < 2:
-        raise ValueError(f"{file}: holds {count} pose(s), a path wants at least 2")
+        raise PathError(f"{file}: holds {count} pose(s), a path wants at least 2")
 
 
 def _read_transforms(content: dict, lens: Cameras) -> Cameras:
@@ -217,15 +234,20 @@ def _read_keyframes(content: dict, lens: Cameras) -> Cameras:
         focal = lens.height / 2 / math.tan(math.radians(float(key["fov"])) / 2)
         lenses.append(_pinhole(focal, focal, lens.width / 2, lens.height / 2, lens.height, lens.width))
     stops = replace(_stack(lenses), camera_from_world=poses).check("keyframes")
-    stamps = torch.tensor([float(key.get("timestamp", 0)) for key in keys], dtype=torch.float64)
-    if content.get("loop"):
-        stamps[-1] = 2 * stamps[-2] - stamps[-3] if len(stamps) > 2 else stamps[0] + 1
-    if not bool((stamps.diff() > 0).all()):
-        stamps = torch.arange(len(keys), dtype=torch.float64)
-    times = (stamps[1:] - stamps[0]) / (stamps[-1] - stamps[0])
+    knots = _knots([float(key.get("timestamp", 0)) for key in content["path"]], len(keys))
     seconds = float(content.get("duration_seconds", 5))
     frames = max(2, min(MAX_POSES, math.ceil(seconds * STUDIO_FPS)) + 1)
-    return paths.keyframes(stops[0], frames, keys=stops[1:], times=times)
+    return paths.keyframes(stops[0], frames, keys=stops[1:], times=knots[1:] / knots[-1])
+
+
+def _knots(stamps: list[float], count: int) -> Tensor:
+    """Time stamps of the keyframes -> times [count] of the spline's stops; one stop more where the path loops."""
+    if stamps[0] > 0:
+        knots = [0.0, *stamps][:count]
+    else:
+        knots = [*stamps, stamps[-1] + stamps[-1] / max(len(stamps) - 1, 1)][:count]
+    times = torch.tensor(knots, dtype=torch.float64)
+    return times if bool((times.diff() > 0).all()) else torch.arange(count, dtype=torch.float64)
 
 
 def _read_exported(content: dict, lens: Cameras) -> Cameras:
@@ -243,14 +265,14 @@ def _read_text(file: Path, lens: Cameras) -> Cameras:
     _need_poses(file, len(lines))
     wide = {len(line) for line in lines}
     if wide not in ({8}, {19}):
-        raise ValueError(
+        raise PathError(
             f"{file}: lines have {sorted(wide)} numbers; wanted 8 (TUM: timestamp tx ty tz qx qy qz qw) "
             f"or 19 (RealEstate10K: timestamp, 4 lens numbers, 0 0, 12 of the pose); it may be cut short"
         )
     try:
         values = torch.tensor([[float(word) for word in line] for line in lines], dtype=torch.float64)
     except ValueError as error:
-        raise ValueError(f"{file}: {error}; wanted numbers") from error
+        raise PathError(f"{file}: {error}; wanted numbers") from error
     return _tum(values, lens) if wide == {8} else _realestate(values, lens)
 
 
@@ -282,7 +304,7 @@ def _read_colmap(folder: Path, lens: Cameras) -> Cameras:
             values = torch.tensor([numbers for _, numbers, _ in found], dtype=torch.float64)
             pose = motions.motion(motions.rotation_from_quaternion(values[:, :4]), values[:, 4:])
             return replace(_stack([lenses[camera] for _, _, camera in found]), camera_from_world=pose)
-    raise ValueError(f"{folder}: a COLMAP folder wants images.txt and cameras.txt, or images.bin and cameras.bin")
+    raise PathError(f"{folder}: a COLMAP folder wants images.txt and cameras.txt, or images.bin and cameras.bin")
 
 
 def _natural(name: str) -> list:
@@ -304,7 +326,7 @@ def _colmap_lenses_text(file: Path) -> dict[int, Cameras]:
             continue
         index, model, width, height, *params = line.split()
         if len(params) != known.get(model):
-            raise ValueError(f"{file}: camera {index} is a {model} with {len(params)} parameters; known: {known}")
+            raise PathError(f"{file}: camera {index} is a {model} with {len(params)} parameters; known: {known}")
         lenses[int(index)] = _colmap_lens(model, int(width), int(height), [float(p) for p in params])
     return lenses
 
@@ -325,7 +347,7 @@ def _colmap_lenses_binary(file: Path) -> dict[int, Cameras]:
     for _ in range(count):
         index, model, width, height = struct.unpack_from("<iiQQ", content, at)
         if model not in _COLMAP_MODELS:
-            raise ValueError(f"{file}: camera model {model} is unknown; known: {_COLMAP_MODELS}")
+            raise PathError(f"{file}: camera model {model} is unknown; known: {_COLMAP_MODELS}")
         name, size = _COLMAP_MODELS[model]
         lenses[index] = _colmap_lens(name, width, height, list(struct.unpack_from(f"<{size}d", content, at + 24)))
         at += 24 + 8 * size
@@ -349,7 +371,7 @@ def _text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: is not a text file ({error.reason} at byte {error.start})") from error
+        raise PathError(f"{file}: is not a text file ({error.reason} at byte {error.start})") from error
 
 
 def _inverse(poses: Tensor) -> Tensor:

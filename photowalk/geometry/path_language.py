@@ -31,12 +31,14 @@ import math
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from torch import Tensor
 
 from photowalk.geometry import motions, path_files, paths
 from photowalk.geometry.cameras import Cameras
+from photowalk.geometry.paths import PathError
 
 SPEED = 0.03  # units a frame
 TURN_SPEED_DEG = 1.2  # degrees a frame
@@ -48,10 +50,6 @@ _VERBS = ("forward", "back", *_DIRECTIONS, "turn", "look", "roll", "orbit", "zoo
 _SYNONYMS = {"forwards": "forward", "backward": "back", "backwards": "back", "pause": "wait"}
 _TOKEN = re.compile(r"[,;\n]|[^\s,;]+")
 _NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(deg|degrees|degree|\u00b0|m|frames|frame)?$")
-
-
-class PathError(ValueError):
-    """A path that cannot be understood or walked."""
 
 
 @dataclass(frozen=True)
@@ -108,9 +106,9 @@ def plan(
     """The cameras [1 + k * chunk] of `path`, a preset's name, a file or a sentence, from the camera `start` [].
 
     `frames` asks for a length, `min_frames` for a least one; both are rounded up to whole chunks, over which the
-    motion is spread evenly. `reference_depth` (world units) scales presets, zoom and orbits; `unit` is the length of a distance
-    "1" of a sentence in world units (1 where depth is metric, else the reference depth); `scale` multiplies the
-    distances of a path file. Raises PathError with what was found and what is known.
+    motion is spread evenly. `reference_depth` (world units) scales presets, zoom and orbits; `unit` is the length of a
+    distance "1" of a sentence in world units (1 where depth is metric, else the reference depth); `scale` multiplies
+    the distances of a path file. A preset takes two chunks unless told otherwise. Raises PathError with what was found and what is known.
     """
     start.check("the camera to start from"), start_of_walk.check("the walk's first camera")
     if not (math.isfinite(reference_depth) and reference_depth > 0):
@@ -183,8 +181,8 @@ def _plan_sentence(
         raise PathError(
             f"'{text}' would take {natural:.0f} frames, more than {MAX_FRAMES}; shorten it or raise its 'speed'"
         )
-    count, notes = lengths.round(natural, "the motion")
-    if natural == 0:
+    count, notes = lengths.round(natural, f"a motion of {natural:.0f} frames")
+    if natural < 0.5:
         notes = [f"the path stands still: it is already where '{text}' leads"]
     states = _sample(steps, count - 1)
     rotation = motions.rotation_from_euler(states[:, 3], states[:, 4], states[:, 5])
@@ -196,7 +194,7 @@ def _plan_sentence(
 
 def _plan_file(file: Path, start: Cameras, lengths: _Lengths, scale: float) -> Plan:
     found = path_files.read(file, lens=start)
-    count, notes = lengths.round(len(found) - 1, f"the {len(found)} poses of {file.name}")
+    count, notes = lengths.round(len(found) - 1, f"the path of {len(found)} poses in {file.name}")
     path = paths.resample(paths.reanchor(found, start, scale=scale), count)
     return Plan(path, notes)
 
@@ -230,18 +228,17 @@ class _Lengths:
 
     def round(self, natural: float, what: str) -> tuple[int, list[str]]:
         """Motion frames wanted -> (1 + k * chunk, notes)."""
-        if self.frames is not None:
-            chunks = math.ceil((self.frames - 1) / self.chunk)
-        else:
-            chunks = max(1, math.ceil(natural / self.chunk - _HURRY))
-        if self.min_frames is not None:
-            chunks = max(chunks, math.ceil((self.min_frames - 1) / self.chunk))
-        count = chunks * self.chunk
-        if abs(natural - count) < 0.5:
+        wanted = natural if self.frames is None else self.frames - 1
+        chunks = math.ceil(wanted / self.chunk - (_HURRY if self.frames is None else 0))
+        least = 1 if self.min_frames is None else math.ceil((self.min_frames - 1) / self.chunk)
+        count = max(chunks, least, 1) * self.chunk
+        if self.frames is not None and count + 1 != self.frames:
+            return 1 + count, [
+                f"{self.frames} frames were asked for, {count + 1} are made: 1 and whole chunks of {self.chunk}"
+            ]
+        if self.frames is not None or abs(natural - count) < 0.5:
             return 1 + count, []
-        return 1 + count, [
-            f"{what} would take {natural:.0f} frames and was spread evenly over {count}, whole chunks of {self.chunk}"
-        ]
+        return 1 + count, [f"{what} was spread evenly over {count} frames, whole chunks of {self.chunk}"]
 
 
 class _Reader:
@@ -337,7 +334,7 @@ class _Reader:
     def _word(self) -> str:
         return self.words[self.at][0] if self.at < len(self.words) else ""
 
-    def _fail(self, problem: str, known: list[str]) -> None:
+    def _fail(self, problem: str, known: list[str]) -> NoReturn:
         if self.at >= len(self.words):
             ended, column = self.words[-1]
             raise PathError(

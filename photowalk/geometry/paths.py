@@ -1,10 +1,10 @@
 """Camera paths: functions from the photo's camera to F cameras, and ways to join, mirror and resample paths.
 
-Every path `f(start, frames, ...)` takes one camera `start` [] and gives cameras [frames] on t = i / (frames - 1): frame 0
-is `start`, bit for bit, and the end is reached. Distances are world units, `depth` is the distance of the point that the
-path turns around or goes towards, angles carry `deg`. Motions are meant in the frame of `start` (x right, y down, z
-forward), whose lens the whole path keeps. Moves are eased: they start and stop smoothly, with the ramps of `ease`.
-Nothing here knows the scene; `scene.collision` does.
+Every path `f(start, frames, ...)` takes one camera `start` [] and gives cameras [frames] on t = i / (frames - 1):
+frame 0 is `start`, bit for bit, and the end is reached. Distances are world units, `depth` is the distance of the point
+that the path turns around or goes towards, angles carry `deg`. Motions are meant in the frame of `start` (x right, y
+down, z forward), whose lens the whole path keeps. Moves are eased: they start and stop smoothly, with the ramps of
+`ease`. Nothing here knows the scene; `scene.collision` does.
 """
 
 from __future__ import annotations
@@ -21,6 +21,11 @@ from torch import Tensor
 
 from photowalk.geometry import motions
 from photowalk.geometry.cameras import Cameras
+
+
+class PathError(ValueError):
+    """A path that cannot be understood, read or walked."""
+
 
 PathFunction = Callable[[Cameras, int, float], Cameras]  # (start, frames, reference depth)
 
@@ -122,15 +127,15 @@ def keyframes(
     """From `start` through the cameras `keys` [K] at `times` [K], increasing in (0, 1] and ending with 1.
 
     Positions and lenses follow a natural cubic spline, rotations a rotation spline, both with continuous
-    acceleration, and the path passes through its keys. Without times, keys are spaced by the square root of their distance
-    (centripetal: no loops at close keys). `constant_speed` re-times the same curve to equal steps.
+    acceleration, and the path passes through its keys. Without times, keys are spaced by the square root of their
+    distance (centripetal: no loops at close keys). `constant_speed` re-times the same curve to equal steps.
     """
-    stops = Cameras.cat([_single(start), keys.resized(start.height, start.width).to(start.camera_from_world.dtype)])
     if len(keys) < 1:
-        raise ValueError("a keyframe path wants at least one camera besides the start, got none")
+        raise PathError("a keyframe path wants at least one camera besides the start, got none")
+    stops = Cameras.cat([_single(start), keys.resized(start.height, start.width).to(start.camera_from_world.dtype)])
     knots = _centripetal(stops) if times is None else torch.cat([torch.zeros(1, dtype=torch.float64), times.double()])
     if len(knots) != len(stops) or not bool((knots.diff() > 0).all()) or abs(float(knots[-1]) - 1) > 1e-9:
-        raise ValueError(
+        raise PathError(
             f"keyframe times want {len(keys)} numbers that increase in (0, 1] and end with 1, got {knots[1:].tolist()}"
         )
     at = _times(frames)
@@ -146,17 +151,25 @@ def there_and_back(path: Cameras) -> Cameras:
 
 
 def reanchor(path: Cameras, start: Cameras, *, scale: float = 1.0) -> Cameras:
-    """The same relative motion, distances times `scale`, begun at `start` exactly and seen through its lens."""
+    """The same relative motion, distances times `scale`, begun at `start` exactly and seen through its lens.
+
+    Where the path's focal lengths change, they change by the same factors.
+    """
     first, poses = path[0].to(torch.float64), path.to(torch.float64)
     relative = motions.inverse(poses.relative_to(first).camera_from_world)
     relative[..., :3, 3] *= scale
-    return _placed(start, relative)
+    zoom = poses.intrinsics / first.intrinsics
+    placed = _placed(start, relative)
+    intrinsics = placed.intrinsics.clone()
+    for axis in (0, 1):
+        intrinsics[:, axis, axis] *= zoom[:, axis, axis].to(intrinsics)
+    return replace(placed, intrinsics=intrinsics)
 
 
 def concatenate(paths: list[Cameras]) -> Cameras:
     """Paths one after the other, each moved to begin where the one before ended; the camera they share is kept once."""
     if not paths:
-        raise ValueError("concatenate wants at least one path, got none")
+        raise PathError("concatenate wants at least one path, got none")
     joined = paths[0]
     for path in paths[1:]:
         joined = Cameras.cat([joined, reanchor(path, joined[-1])[1:]])
@@ -203,7 +216,7 @@ PRESETS: dict[str, PathFunction] = {
 
 def _times(frames: int) -> Tensor:
     if frames < 1:
-        raise ValueError(f"a path wants at least 1 frame, got {frames}")
+        raise PathError(f"a path wants at least 1 frame, got {frames}")
     return torch.linspace(0, 1, frames, dtype=torch.float64)
 
 
