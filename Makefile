@@ -10,7 +10,7 @@
 # TORCH_INDEX (the address of a package index to take torch from, for instance PyTorch's own index of CPU builds).
 
 PYTHON ?= python3
-PHOTO ?= examples/photo/walk.jpg
+PHOTO ?= examples/photo/hall.jpg
 WORLD ?= out/world
 WALK ?=
 PROMPT ?=
