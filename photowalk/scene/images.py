@@ -77,7 +77,7 @@ def from_bytes(image: Tensor) -> Tensor:
 
 
 def quantise(image: Tensor) -> Tensor:
-    """Round [0, 1] to the nearest n / 255: what a file will hold, so that a reloaded world equals the one that made it."""
+    """Round [0, 1] to the nearest n / 255, as a file will: then a reloaded world equals the one that was saved."""
     return from_bytes(to_bytes(image))
 
 

@@ -25,7 +25,10 @@ class VideoWriter:
         self, path: str | Path, *, fps: float = 16, codec: str = "libx264", pixel_format: str = "yuv420p"
     ) -> None:
         self._container = av.open(str(path), "w")
-        self._stream = self._container.add_stream(codec, rate=Fraction(fps).limit_denominator(1000))
+        stream = self._container.add_stream(codec, rate=Fraction(fps).limit_denominator(1000))
+        if not isinstance(stream, av.VideoStream):
+            raise VideoError(f"{codec} is not a video codec")
+        self._stream = stream
         self._stream.pix_fmt = pixel_format
         if codec == "libx264":
             self._stream.options = {"crf": "16", "preset": "veryfast"}

@@ -1,0 +1,147 @@
+"""Rendering of 3D Gaussians: EWA projection in torch, compositing in kernels, both differentiable, on CPU and CUDA.
+
+Zwicker et al. 2001 (EWA splatting) and Kerbl et al. 2023 (3D Gaussian splatting). It takes plain tensors of one camera;
+it knows nothing of worlds or files.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from photowalk.kernels.rasterise_tiles import ALPHA_MINIMUM, Tiles, composite
+
+SH_DC = 0.28209479177387814  # the constant harmonic, 1 / (2 sqrt(pi))
+LOW_PASS = 0.3  # pixel^2 added to every footprint, as all 3DGS viewers do
+NEAR = 0.01  # world units
+_FRUSTUM_MARGIN = 0.15  # of the image size; beyond it the linear projection would explode and is held
+_CPU_TILE, _GPU_TILE = 8, 16  # pixels; a CPU has no threads to keep busy, so it wastes less on small tiles
+
+
+def rasterise(
+    means: Tensor,
+    axes: Tensor,
+    opacities: Tensor,
+    colours: Tensor,
+    camera_from_world: Tensor,
+    intrinsics: Tensor,
+    height: int,
+    width: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Render Gaussians with one camera.
+
+    means [N, 3]; axes [N, 3, 3] = rotation times scales, so that axes @ axes.T is the covariance; opacities [N] in
+    [0, 1]; colours [N, 3] -> colour [H, W, 3] over black, alpha [H, W], expected depth [H, W] (0 where alpha is 0) and
+    median depth [H, W] (0 where alpha never reached one half; not differentiable). Depth is along +Z.
+    """
+    seen = _seen(means, opacities, camera_from_world, intrinsics, height, width)
+    means, axes, opacities, colours = means[seen], axes[seen], opacities[seen], colours[seen]
+    centres, conics, depths, extents = project(means, axes, opacities, camera_from_world, intrinsics, height, width)
+    tiles = assign_tiles(centres.detach(), extents, depths.detach(), height, width)
+    features = torch.cat([colours, depths[:, None]], dim=1)
+    blended, transmittance, median = composite(centres, conics, opacities, features, tiles)
+    alpha = 1 - transmittance
+    return blended[..., :3], alpha, blended[..., 3] / alpha.clamp_min(1e-6), median
+
+
+def project(
+    means: Tensor, axes: Tensor, opacities: Tensor, pose: Tensor, intrinsics: Tensor, height: int, width: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gaussians in front of the camera -> centres [N, 2] pixels, conics [N, 3], depths [N], half extents [N, 2] pixels.
+
+    The extent bounds where alpha >= 1/255; it has no gradient.
+    """
+    in_camera = means @ pose[:3, :3].T + pose[:3, 3]
+    x, y, z = in_camera.unbind(-1)
+    (fx, fy), (cx, cy) = (intrinsics[0, 0], intrinsics[1, 1]), (intrinsics[0, 2], intrinsics[1, 2])
+    centres = torch.stack([fx * x / z + cx, fy * y / z + cy], dim=-1)
+    margin_x, margin_y = _FRUSTUM_MARGIN * width, _FRUSTUM_MARGIN * height
+    held_x = torch.minimum(torch.maximum(x / z, (-margin_x - cx) / fx), (width + margin_x - cx) / fx)
+    held_y = torch.minimum(torch.maximum(y / z, (-margin_y - cy) / fy), (height + margin_y - cy) / fy)
+    zero = torch.zeros_like(z)
+    jacobian = torch.stack([fx / z, zero, -fx * held_x / z, zero, fy / z, -fy * held_y / z], dim=-1).view(-1, 2, 3)
+    spread = jacobian @ pose[:3, :3] @ axes  # [N, 2, 3]: the screen-space images of the three axes
+    a = spread[:, 0].square().sum(-1) + LOW_PASS
+    b = (spread[:, 0] * spread[:, 1]).sum(-1)
+    c = spread[:, 1].square().sum(-1) + LOW_PASS
+    determinant = a * c - b * b
+    conics = torch.stack([c, -b, a], dim=-1) / determinant[:, None]
+    with torch.no_grad():
+        radius = torch.sqrt(2 * torch.log((opacities / ALPHA_MINIMUM).clamp_min(1)))
+        extents = radius[:, None] * torch.stack([a, c], dim=-1).sqrt()
+    return centres, conics, z, extents
+
+
+def assign_tiles(centres: Tensor, extents: Tensor, depths: Tensor, height: int, width: int) -> Tiles:
+    """List for every tile the Gaussians whose box touches it, nearest first (equal depths in order of index)."""
+    device = centres.device
+    side = _CPU_TILE if device.type == "cpu" else _GPU_TILE
+    columns, rows = -(-width // side), -(-height // side)
+    nearest_first = torch.argsort(depths, stable=True)
+    centres, extents = centres[nearest_first], extents[nearest_first]
+    limit = torch.tensor([columns, rows], device=device)
+    low = ((centres - extents) / side).floor().long().clamp_min(0).minimum(limit)
+    high = ((centres + extents) / side).floor().long().clamp_min(-1).minimum(limit - 1) + 1
+    counts = (high - low).clamp_min(0)
+    pairs = counts.prod(dim=-1)
+    owner = torch.repeat_interleave(pairs)
+    within = torch.arange(len(owner), device=device) - (pairs.cumsum(0) - pairs)[owner]
+    wide = counts[owner, 0]
+    tile = (low[owner, 1] + within // wide) * columns + low[owner, 0] + within % wide
+    tile, order = torch.sort(tile.int(), stable=True)
+    first = torch.searchsorted(tile, torch.arange(columns * rows + 1, device=device, dtype=torch.int32), out_int32=True)
+    return Tiles(nearest_first[owner[order]].int(), first, side, columns, height, width)
+
+
+def evaluate_harmonics(coefficients: Tensor, directions: Tensor) -> Tensor:
+    """Colours [N, 3] >= 0 of spherical harmonics [N, K, 3] (K = 1, 4, 9, 16) seen along unit directions [N, 3].
+
+    The real basis of 3DGS with its signs; a constant 0.5 is added and negative light is cut off, as its viewers do.
+    """
+    count = coefficients.shape[1]
+    if count not in (1, 4, 9, 16):
+        raise ValueError(f"spherical harmonics want 1, 4, 9 or 16 coefficients per colour, got {count}")
+    if count == 1:
+        return (SH_DC * coefficients[:, 0] + 0.5).clamp_min(0)
+    basis = harmonics_basis(directions, count)
+    return (torch.einsum("nk,nkc->nc", basis, coefficients) + 0.5).clamp_min(0)
+
+
+def harmonics_basis(directions: Tensor, count: int) -> Tensor:
+    """[N, count] values of the first real spherical harmonics (up to 16) along unit directions [N, 3]."""
+    x, y, z = directions.unbind(-1)
+    xx, yy, zz, xy, yz, xz = x * x, y * y, z * z, x * y, y * z, x * z
+    terms = [torch.full_like(x, SH_DC), -0.4886025119029199 * y, 0.4886025119029199 * z, -0.4886025119029199 * x]
+    if count > 4:
+        terms += [
+            1.0925484305920792 * xy,
+            -1.0925484305920792 * yz,
+            0.31539156525252005 * (2 * zz - xx - yy),
+            -1.0925484305920792 * xz,
+            0.5462742152960396 * (xx - yy),
+        ]
+    if count > 9:
+        terms += [
+            -0.5900435899266435 * y * (3 * xx - yy),
+            2.890611442640554 * xy * z,
+            -0.4570457994644658 * y * (4 * zz - xx - yy),
+            0.3731763325901154 * z * (2 * zz - 3 * xx - 3 * yy),
+            -0.4570457994644658 * x * (4 * zz - xx - yy),
+            1.445305721320277 * z * (xx - yy),
+            -0.5900435899266435 * x * (xx - 3 * yy),
+        ]
+    return torch.stack(terms, dim=-1)
+
+
+def _seen(means: Tensor, opacities: Tensor, pose: Tensor, intrinsics: Tensor, height: int, width: int) -> Tensor:
+    """Indices of the Gaussians whose centre lies in front of the camera and not far outside the image."""
+    with torch.no_grad():
+        in_camera = means @ pose[:3, :3].T + pose[:3, 3]
+        z = in_camera[:, 2]
+        pixels = in_camera @ intrinsics.T
+        u, v = pixels[:, 0], pixels[:, 1]
+        margin_x, margin_y = 2 * _FRUSTUM_MARGIN * width, 2 * _FRUSTUM_MARGIN * height
+        inside = (
+            (u > -margin_x * z) & (u < (width + margin_x) * z) & (v > -margin_y * z) & (v < (height + margin_y) * z)
+        )
+        return torch.nonzero(inside & (z > NEAR) & (opacities >= ALPHA_MINIMUM)).squeeze(1)

@@ -1,0 +1,60 @@
+"""Pictures of splats from any camera. It knows splats and cameras; how they were made or stored is not its business."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from photowalk.geometry.cameras import Cameras
+from photowalk.kernels.rasterise import evaluate_harmonics, rasterise
+from photowalk.scene.types import Splats
+
+
+@dataclass(frozen=True)
+class Rendered:
+    image: Tensor  # [*, 3, H, W], in [0, 1] when colours and background are
+    depth: Tensor  # [*, H, W] along +Z of the surface that takes half of the light, 0 where none does
+    expected_depth: Tensor  # [*, H, W] mean depth of what was hit; differentiable, but blends across edges
+    alpha: Tensor  # [*, H, W] in [0, 1]
+
+
+def render(splats: Splats, cameras: Cameras, background: Tensor | None = None) -> Rendered:
+    """Render with one camera or a path [F] of them, on the splats' device.
+
+    background: None for black, a colour [3], or a picture [3, H, W] to lay behind every frame. Differentiable in the
+    splats and the background.
+    """
+    if cameras.shape != ():
+        frames = [render(splats, camera, background) for camera in cameras]
+        names = ("image", "depth", "expected_depth", "alpha")
+        return Rendered(*(torch.stack([getattr(frame, name) for frame in frames]) for name in names))
+    camera = cameras.to(splats.means)
+    colours = evaluate_harmonics(splats.colours, torch.nn.functional.normalize(splats.means - camera.centres, dim=-1))
+    axes = rotation_matrices(splats.rotations) * splats.scales[:, None, :]
+    colour, alpha, expected, median = rasterise(
+        splats.means,
+        axes,
+        splats.opacities,
+        colours,
+        camera.camera_from_world,
+        camera.intrinsics,
+        camera.height,
+        camera.width,
+    )
+    image = colour.movedim(-1, -3)
+    if background is not None:
+        image = image + (1 - alpha) * (background[:, None, None] if background.ndim == 1 else background)
+    return Rendered(image, median, expected, alpha)
+
+
+def rotation_matrices(quaternions: Tensor) -> Tensor:
+    """Quaternions wxyz [*, 4], not necessarily of unit length -> rotation matrices [*, 3, 3]."""
+    w, x, y, z = torch.nn.functional.normalize(quaternions, dim=-1).unbind(-1)
+    rows = [
+        *(1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
+        *(2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
+        *(2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
+    ]
+    return torch.stack(rows, dim=-1).view(*quaternions.shape[:-1], 3, 3)
