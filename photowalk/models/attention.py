@@ -1,0 +1,75 @@
+"""Self-attention over the packed sequence and cross-attention to text and picture, in the layout of Wan 2.1."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from photowalk.models.rope import rotate
+
+KeysValues = tuple[Tensor, Tensor]  # [B, L, D] each
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm over the last axis, computed in float32."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, features: Tensor) -> Tensor:
+        normed = F.rms_norm(features.float(), features.shape[-1:], eps=self.eps).to(features.dtype)
+        return normed * self.weight.to(features.dtype)
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, width: int, heads: int, eps: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q, self.k, self.v, self.o = (nn.Linear(width, width) for _ in range(4))
+        self.norm_q, self.norm_k = RMSNorm(width, eps), RMSNorm(width, eps)
+
+    def forward(self, tokens: Tensor, bias: Tensor, cos: Tensor, sin: Tensor, first_query: int) -> Tensor:
+        """tokens, bias [B, L, D], angles [L, head_dim / 2] -> [B, L - first_query, D].
+
+        The bias enters queries and keys only: it says where to look, never what to see.
+        """
+        located = tokens + bias
+        queries = self.norm_q(self.q(located[:, first_query:])).unflatten(-1, (self.heads, -1))
+        keys = self.norm_k(self.k(located)).unflatten(-1, (self.heads, -1))
+        queries = rotate(queries, cos[first_query:], sin[first_query:]).flatten(-2)
+        return self.o(_attend(queries, rotate(keys, cos, sin).flatten(-2), self.v(tokens), self.heads))
+
+
+class CrossAttention(nn.Module):
+    """Attends to text and, where there is one, to a picture, with the same queries; the two answers are added."""
+
+    def __init__(self, width: int, heads: int, eps: float, *, image: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q, self.k, self.v, self.o = (nn.Linear(width, width) for _ in range(4))
+        self.norm_q, self.norm_k = RMSNorm(width, eps), RMSNorm(width, eps)
+        if image:
+            self.k_img, self.v_img = nn.Linear(width, width), nn.Linear(width, width)
+            self.norm_k_img = RMSNorm(width, eps)
+
+    def text_keys_values(self, text: Tensor) -> KeysValues:
+        return self.norm_k(self.k(text)), self.v(text)
+
+    def image_keys_values(self, image: Tensor) -> KeysValues:
+        return self.norm_k_img(self.k_img(image)), self.v_img(image)
+
+    def forward(self, tokens: Tensor, text: KeysValues, image: KeysValues | None) -> Tensor:
+        queries = self.norm_q(self.q(tokens))
+        seen = _attend(queries, *text, self.heads)
+        if image is not None:
+            seen = seen + _attend(queries, *image, self.heads)
+        return self.o(seen)
+
+
+def _attend(queries: Tensor, keys: Tensor, values: Tensor, heads: int) -> Tensor:
+    """Full attention, [B, L, D] each -> [B, L_queries, D]."""
+    split = (features.unflatten(-1, (heads, -1)).transpose(1, 2) for features in (queries, keys, values))
+    return F.scaled_dot_product_attention(*split).transpose(1, 2).flatten(-2)
