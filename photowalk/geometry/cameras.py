@@ -86,7 +86,7 @@ class Cameras:
 
     @property
     def shape(self) -> torch.Size:
-        return self.camera_from_world.shape[:-2]
+        return torch.Size(self.camera_from_world.shape[:-2])
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -151,9 +151,8 @@ class Cameras:
 
     def _pixel_rays(self, pixel_centre: float) -> Tensor:
         """[*, H, W, 3] camera-space directions with z = 1."""
-        kwargs = {"dtype": self.intrinsics.dtype, "device": self.intrinsics.device}
-        rows = torch.arange(self.height, **kwargs) + pixel_centre
-        columns = torch.arange(self.width, **kwargs) + pixel_centre
+        rows = torch.arange(self.height, device=self.intrinsics.device).to(self.intrinsics.dtype) + pixel_centre
+        columns = torch.arange(self.width, device=self.intrinsics.device).to(self.intrinsics.dtype) + pixel_centre
         focal, principal = self.intrinsics[..., [0, 1], [0, 1]], self.intrinsics[..., :2, 2]
         x = (columns - principal[..., :1]) / focal[..., :1]  # [*, W]
         y = (rows - principal[..., 1:]) / focal[..., 1:]  # [*, H]

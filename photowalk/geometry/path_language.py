@@ -108,7 +108,8 @@ def plan(
     `frames` asks for a length, `min_frames` for a least one; both are rounded up to whole chunks, over which the
     motion is spread evenly. `reference_depth` (world units) scales presets, zoom and orbits; `unit` is the length of a
     distance "1" of a sentence in world units (1 where depth is metric, else the reference depth); `scale` multiplies
-    the distances of a path file. A preset takes two chunks unless told otherwise. Raises PathError with what was found and what is known.
+    the distances of a path file. A preset takes two chunks unless told otherwise. Raises PathError with what was found
+    and what is known.
     """
     start.check("the camera to start from"), start_of_walk.check("the walk's first camera")
     if not (math.isfinite(reference_depth) and reference_depth > 0):
