@@ -3,8 +3,8 @@
 Called by the Makefile with whatever python3 the machine has, so it uses the standard library only and keeps to syntax
 that an old interpreter can still read far enough to be told that it is too old.
 
-A torch that this interpreter already has is respected: the environment then sees the machine's packages, and only the
-other versions are pinned. Otherwise torch comes from wherever pip is configured to look, or from --torch-index.
+A torch that this interpreter already has is used as it is: the environment then also sees the folder that holds it, and
+only the other versions are pinned. Otherwise torch comes from wherever pip is configured to look, or from --torch-index.
 """
 
 import argparse
@@ -22,16 +22,16 @@ OLDEST_TORCH = (2, 6)
 
 
 def installed_torch():
-    """The version of the torch that this interpreter has, or None if it has none that is new enough."""
+    """The metadata of the torch that this interpreter has, or None if it has none that is new enough."""
     try:
-        version = metadata.version("torch")
+        torch = metadata.distribution("torch")
     except metadata.PackageNotFoundError:
         return None
-    major, minor = version.split(".")[:2]
-    return version if (int(major), int(minor)) >= OLDEST_TORCH else None
+    major, minor = torch.version.split(".")[:2]
+    return torch if (int(major), int(minor)) >= OLDEST_TORCH else None
 
 
-def make_environment(see_machine_packages):
+def make_environment(torch):
     """Create .venv; an environment that is already there is kept."""
     if (VENV / "bin" / "python").exists():
         return
@@ -40,8 +40,11 @@ def make_environment(see_machine_packages):
             f"{sys.executable} cannot make virtual environments: its ensurepip is missing.\n"
             "On Debian and Ubuntu install it with: apt-get install python3-venv. Then call make again."
         )
-    options = ["--system-site-packages"] if see_machine_packages else []
-    subprocess.run([sys.executable, "-m", "venv", *options, str(VENV)], check=True)
+    subprocess.run([sys.executable, "-m", "venv", str(VENV)], check=True)
+    if torch is not None:
+        # Not --system-site-packages: that would miss a torch that lies in another virtual environment.
+        site = next(VENV.glob("lib/python*/site-packages"))
+        (site / "machine_torch.pth").write_text(f"{torch.locate_file('')}\n")
 
 
 def pinned_versions(without_torch):
@@ -67,10 +70,9 @@ def main():
     options = parser.parse_args()
 
     torch = installed_torch()
-    make_environment(see_machine_packages=torch is not None)
-    print(
-        f"Installing into .venv (torch: {torch or 'the pinned version, a CPU build where pip finds one'})", flush=True
-    )
+    make_environment(torch)
+    which = f"{torch.version} of {sys.executable}" if torch else "the pinned version, a CPU build where pip finds one"
+    print(f"Installing into .venv. torch: {which}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         constraints = Path(folder) / "constraints.txt"
         constraints.write_text("\n".join(pinned_versions(without_torch=torch is not None)) + "\n")
