@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from photowalk.models.attention import CrossAttention, KeysValues, SelfAttention
 from photowalk.models.conditioning import Conditioning, memory_correspondence
 from photowalk.models.history_layout import HistoryLayout
-from photowalk.models.patchify import Patch, patchify, pool, space_to_channels, to_tokens, unpatchify
+from photowalk.models.patchify import Patch, pad_to_multiple, patchify, pool, space_to_channels, to_tokens, unpatchify
 from photowalk.models.rope import packed_angles
 
 MASK_CHANNELS = 4
@@ -76,6 +77,8 @@ class WorldTransformer(nn.Module):
         image_dim: int  # 0: no picture in the cross-attention
         condition_side: int  # condition pixels per latent pixel and side
         squeeze: int  # width between the two layers of the correspondence encoder
+        predicts: Literal["velocity", "correction"] = "velocity"  # published: "velocity"
+        learned_merging: bool = True  # published; False: coarse history is averaged, which saves most embedding weights
         waves: int = 2  # sine and cosine of pi, 2 pi, 4 pi, ... times the correspondence
         patch: Patch = (1, 2, 2)
         freq_dim: int = 256
@@ -94,7 +97,8 @@ class WorldTransformer(nn.Module):
         patch_values = (2 * config.channels + MASK_CHANNELS) * patch_area
         self.patch_embedding = nn.Linear(patch_values, width)
         self.clean_patch_embeddings = nn.ModuleList(
-            nn.Linear(patch_values * math.prod(slot.factors), width) for slot in config.layout.slots
+            nn.Linear(patch_values * (math.prod(slot.factors) if config.learned_merging else 1), width)
+            for slot in config.layout.slots
         )
         self.text_embedding = _two_layers(config.text_dim, width, width, nn.GELU(approximate="tanh"))
         self.time_embedding = _two_layers(config.freq_dim, width, width, nn.SiLU())
@@ -118,8 +122,15 @@ class WorldTransformer(nn.Module):
         for i, (block, known) in enumerate(zip(self.blocks, prepared.blocks)):
             first_query = first_new if i == len(self.blocks) - 1 else 0  # nobody reads history after the last block
             tokens = block(tokens, modulation, prepared, known, first_query)
-        velocity = self.head(tokens, time)
-        return unpatchify(velocity, (self.config.layout.new_frames, rows, columns), self.config.patch)
+        grid = (self.config.layout.new_frames, rows, columns)
+        predicted = unpatchify(self.head(tokens, time), grid, self.config.patch)
+        if self.config.predicts == "velocity":
+            return predicted
+        # A narrow network cannot carry the noise of a token with more values than its width; it need not, if it says
+        # what to correct in the warp instead (Li and He, Back to Basics, 2025, on predicting clean data).
+        clean = prepared.new[:, MASK_CHANNELS:].float() + predicted
+        sigma = (timestep.float() / 1000).clamp_min(1e-3).view(-1, 1, 1, 1, 1)
+        return (noisy.float() - clean) / sigma
 
     def prepare(self, conditioning: Conditioning, like: PreparedConditioning | None = None) -> PreparedConditioning:
         """Work out what every step of this chunk shares. With `like`, the preparation of a conditioning that differs
@@ -167,6 +178,8 @@ class WorldTransformer(nn.Module):
         for segment, embedding in zip(segments, self.clean_patch_embeddings):
             frames = history[:, :, segment.frames.start : segment.frames.stop]
             patch = tuple(side * factor for side, factor in zip(self.config.patch, segment.factors))
+            if not self.config.learned_merging:
+                frames, patch = pool(pad_to_multiple(frames, patch), segment.factors), self.config.patch
             embedded.append(embedding(patchify(frames, patch)))
         return torch.cat(embedded, dim=1).to(self.patch_embedding.weight.dtype)
 
@@ -196,10 +209,11 @@ class WorldTransformer(nn.Module):
         """Let every history embedding begin as the base embedding of the average of what it merges."""
         base = self.patch_embedding.weight.data.unflatten(1, (-1, *self.config.patch))
         for slot, embedding in zip(self.config.layout.slots, self.clean_patch_embeddings):
+            factors = slot.factors if self.config.learned_merging else (1, 1, 1)
             kernel = base
-            for axis, factor in zip((2, 3, 4), slot.factors):
+            for axis, factor in zip((2, 3, 4), factors):
                 kernel = kernel.repeat_interleave(factor, dim=axis)
-            embedding.weight.data.copy_(kernel.flatten(1) / math.prod(slot.factors))
+            embedding.weight.data.copy_(kernel.flatten(1) / math.prod(factors))
             embedding.bias.data.copy_(self.patch_embedding.bias.data)
 
     def _initialise(self) -> None:
