@@ -228,7 +228,7 @@ def _read_keyframes(content: dict, lens: Cameras) -> Cameras:
     keys = content["path"] + (content["path"][:1] if content.get("loop") else [])
     quaternions = torch.tensor([key["R"] for key in keys], dtype=torch.float64)[:, [3, 0, 1, 2]]
     centres = torch.tensor([key["T"] for key in keys], dtype=torch.float64)
-    poses = motions.inverse(motions.motion(motions.rotation_from_quaternion(quaternions), centres))
+    poses = motions.inverse(motions.motion(_rotation(quaternions), centres))
     lenses = []
     for key in keys:
         focal = lens.height / 2 / math.tan(math.radians(float(key["fov"])) / 2)
@@ -277,7 +277,7 @@ def _read_text(file: Path, lens: Cameras) -> Cameras:
 
 
 def _tum(values: Tensor, lens: Cameras) -> Cameras:
-    rotation = motions.rotation_from_quaternion(values[:, [7, 4, 5, 6]])
+    rotation = _rotation(values[:, [7, 4, 5, 6]])
     return _with_lens(motions.inverse(motions.motion(rotation, values[:, 1:4])), lens)
 
 
@@ -302,7 +302,7 @@ def _read_colmap(folder: Path, lens: Cameras) -> Cameras:
             found = sorted(read_images(images), key=lambda image: _natural(image[0]))
             _need_poses(images, len(found))
             values = torch.tensor([numbers for _, numbers, _ in found], dtype=torch.float64)
-            pose = motions.motion(motions.rotation_from_quaternion(values[:, :4]), values[:, 4:])
+            pose = motions.motion(_rotation(values[:, :4]), values[:, 4:])
             return replace(_stack([lenses[camera] for _, _, camera in found]), camera_from_world=pose)
     raise PathError(f"{folder}: a COLMAP folder wants images.txt and cameras.txt, or images.bin and cameras.bin")
 
@@ -372,6 +372,16 @@ def _text(file: Path) -> str:
         return file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise PathError(f"{file}: is not a text file ({error.reason} at byte {error.start})") from error
+
+
+def _rotation(quaternions: Tensor) -> Tensor:
+    """wxyz [F, 4] of about unit length -> [F, 3, 3]."""
+    length = quaternions.norm(dim=-1)
+    if bool((length < 0.5).any()):
+        raise ValueError(
+            f"quaternion {int((length < 0.5).nonzero()[0, 0])} has length {float(length.min()):.3g}, not 1"
+        )
+    return motions.rotation_from_quaternion(quaternions)
 
 
 def _inverse(poses: Tensor) -> Tensor:

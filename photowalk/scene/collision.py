@@ -63,7 +63,7 @@ def shorten(path: Cameras, views: list[View], clearance: float | None = None) ->
     shortened = _with_centres(path, base + factor * (centres - base), keeps_end)
     ahead = _distance_to_hit(centres, surfaces, clearance)
     return shortened, (
-        f"the path was shortened to {100 * factor:.0f} % because it would have run into something {ahead:.1f} ahead"
+        f"the path was shortened to {int(100 * factor)} % because it would have run into something {ahead:.1f} ahead"
     )
 
 
