@@ -53,8 +53,7 @@ class TrainingSchedule:
     @cached_property
     def sigmas(self) -> Tensor:
         """The table [steps], from 1 downwards."""
-        base = torch.arange(self.steps, 0, -1, dtype=torch.float64) / self.steps
-        return shifted(base, self.shift).float()
+        return shifted(torch.arange(self.steps, 0, -1).float() / self.steps, self.shift)
 
     @cached_property
     def weights(self) -> Tensor:

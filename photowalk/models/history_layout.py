@@ -2,8 +2,8 @@
 
 A layout is written like `f1k1f4s2f1s1f16k4f2k2f1k1_g20`: `f<frames>k<n>` holds frames of the timeline, shrunk n times
 in time, rows and columns; `f<frames>s<n>` holds recalled frames, shrunk n times in rows and columns; `_g<frames>` are
-the frames to generate. The first slot is the anchor, the first latent of the timeline; the other timeline slots hold its
-latest latents, oldest first. This file knows no pixels, cameras or weights.
+the frames to generate. The first slot is the anchor, the first latent of the timeline; the other timeline slots hold
+its latest latents, oldest first. This file knows no pixels, cameras or weights.
 """
 
 from __future__ import annotations
