@@ -17,8 +17,8 @@ PROMPT ?=
 SEED ?= 0
 TORCH_INDEX ?=
 
-BIN := .venv/bin
-PHOTOWALK := $(BIN)/photowalk
+RUN := .venv/bin/python -m
+PHOTOWALK := .venv/bin/photowalk
 
 .PHONY: world test lint format clean-world clean
 
@@ -34,16 +34,16 @@ world: .venv/installed
 	fi
 
 test: lint
-	$(BIN)/python -m pytest
+	$(RUN) pytest
 
 lint: .venv/installed-dev
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
-	$(BIN)/ty check
+	$(RUN) ruff check
+	$(RUN) ruff format --check
+	$(RUN) ty check
 
 format: .venv/installed-dev
-	$(BIN)/ruff check --fix
-	$(BIN)/ruff format
+	$(RUN) ruff check --fix
+	$(RUN) ruff format
 
 clean-world:
 	rm -rf "$(WORLD)"

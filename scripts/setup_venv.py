@@ -4,7 +4,7 @@ Called by the Makefile with whatever python3 the machine has, so it uses the sta
 that an old interpreter can still read far enough to be told that it is too old.
 
 A torch that this interpreter already has is used as it is: the environment then also sees the folder that holds it, and
-only the other versions are pinned. Otherwise torch comes from wherever pip is configured to look, or from --torch-index.
+only the other versions are pinned. Otherwise torch comes from where pip is configured to look, or from --torch-index.
 """
 
 import argparse
