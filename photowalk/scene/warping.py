@@ -1,0 +1,134 @@
+"""Cameras and views around the splatting, lookup and ray kernels.
+
+It knows which pixels a view turns into points (known, finite depth; the sky is never one) and nothing of memory,
+models or time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from photowalk.geometry.cameras import PIXEL_CENTRE, Cameras
+from photowalk.kernels.lookup import SEEN_AS_SKY, look_up
+from photowalk.kernels.rays import ray_blocks
+from photowalk.kernels.splatting import splat_nearest, splat_soft
+from photowalk.scene.types import View
+
+NO_SOURCE = -1
+
+
+@dataclass(frozen=True)
+class Warped:
+    values: Tensor  # [F, C, H, W], `background` where nothing lands
+    depth: Tensor  # [F, H, W] along +Z of the target, 0 where nothing lands
+    known: Tensor  # [F, H, W] bool
+
+
+@dataclass(frozen=True)
+class Composite:
+    video: Tensor  # [F, 3, H, W] in [0, 1], 0 where unknown
+    depth: Tensor  # [F, H, W] along +Z, 0 = unknown, inf = sky
+    known: Tensor  # [F, H, W] bool, a surface or sky that some view saw
+    sky: Tensor  # [F, H, W] bool, known as sky
+    source: Tensor  # [F, H, W] int32, index of the view, NO_SOURCE where unknown
+
+
+def warp(
+    values: Tensor,  # [V, C, H, W]
+    depth: Tensor,  # [V, H, W] along +Z; 0, NaN and inf are no points
+    sources: Cameras,  # [V]
+    targets: Cameras,  # [F]
+    *,
+    mode: Literal["soft", "nearest"] = "soft",
+    pixel_centre: float = PIXEL_CENTRE,
+    group: int = 16,
+    background: float = 0.0,
+    invalid_at_origin: bool = False,
+) -> Warped:
+    """All sources splatted together into every target; `group` and `invalid_at_origin` concern the soft rule only."""
+    if values.shape[0] != len(sources) or values.shape[2:] != depth.shape[1:] or len(depth) != len(sources):
+        raise ValueError(
+            f"warp wants values [V, C, H, W], depth [V, H, W] and V cameras, got {tuple(values.shape)}, "
+            f"{tuple(depth.shape)} and {len(sources)} cameras"
+        )
+    poses = (sources.camera_from_world, sources.intrinsics, targets.camera_from_world, targets.intrinsics)
+    size = (targets.height, targets.width)
+    if mode == "nearest":
+        found, found_depth, source = splat_nearest(
+            values, depth, *poses, size, pixel_centre=pixel_centre, background=background
+        )
+        return Warped(found, found_depth, source >= 0)
+    found, found_depth, weight = splat_soft(
+        values,
+        depth,
+        *poses,
+        size,
+        pixel_centre=pixel_centre,
+        group=group,
+        background=background,
+        invalid_at_origin=invalid_at_origin,
+    )
+    return Warped(found, found_depth, weight > 0)
+
+
+def composite(views: Sequence[View], targets: Cameras, *, pixel_centre: float = PIXEL_CENTRE) -> Composite:
+    """What the views together show of the targets, by one hard z-buffer.
+
+    The nearest surface wins; where several views saw that surface, the first in the list gives the colour. Pixels that
+    no surface reaches take the sky of the first view that saw sky in their direction, however far the camera moved.
+    """
+    if not views:
+        raise ValueError("a composite wants at least one view")
+    images = torch.stack([view.image for view in views])
+    depths = torch.stack([view.depth for view in views])
+    poses = torch.stack([view.camera.camera_from_world for view in views])
+    intrinsics = torch.stack([view.camera.intrinsics for view in views])
+    video, depth, source = splat_nearest(
+        images,
+        depths,
+        poses,
+        intrinsics,
+        targets.camera_from_world,
+        targets.intrinsics,
+        (targets.height, targets.width),
+        pixel_centre=pixel_centre,
+    )
+    backdrop, sky_source = sky_backdrop(images, depths, poses, intrinsics, targets, source < 0)
+    sky = sky_source >= 0
+    return Composite(
+        torch.where(sky[:, None], backdrop, video),
+        torch.where(sky, torch.inf, depth),
+        sky | (source >= 0),
+        sky,
+        torch.where(sky, sky_source, source),
+    )
+
+
+def sky_backdrop(
+    images: Tensor,  # [V, C, H, W]
+    depths: Tensor,  # [V, H, W], inf = sky
+    poses: Tensor,  # [V, 4, 4]
+    intrinsics: Tensor,  # [V, 3, 3]
+    targets: Cameras,  # [F]
+    where: Tensor,  # [F, H, W] bool, pixels that want a sky
+) -> tuple[Tensor, Tensor]:
+    """-> values [F, C, H, W] and the source index [F, H, W], NO_SOURCE where no view saw sky in that direction."""
+    nothing = torch.where(where, 0.0, torch.nan)  # no surface agrees with NaN
+    if not bool(depths.isinf().any() and where.any()):
+        return images.new_zeros(len(targets), images.shape[1], *where.shape[1:]), torch.full_like(
+            where, NO_SOURCE, dtype=torch.int32
+        )
+    values, source = look_up(nothing, targets.camera_from_world, targets.intrinsics, images, depths, poses, intrinsics)
+    return values, torch.where(where & (source >= SEEN_AS_SKY), source - SEEN_AS_SKY, NO_SOURCE)
+
+
+def ray_features(cameras: Cameras, side: int) -> Tensor:
+    """Cameras [T] -> [6 * side * side, T, height / side, width / side]: origin and direction of every pixel's ray."""
+    if cameras.height % side or cameras.width % side:
+        raise ValueError(f"rays in blocks of {side} want sides divisible by it, got {cameras.height}x{cameras.width}")
+    return ray_blocks(cameras.world_from_camera, cameras.intrinsics, (cameras.height, cameras.width), side)
