@@ -42,7 +42,7 @@ def test_a_path_into_a_wall_stops_before_it():
     assert len(shortened) == len(path)
     assert float(shortened.centres[:, 2].max()) == pytest.approx(2.75, abs=0.02)
     assert torch.equal(shortened.camera_from_world[0], path.camera_from_world[0])
-    assert note == "the path was shortened to 55 % because it would have run into something 3.0 ahead"
+    assert note == "the path was shortened to 55 % because it would have run into something 3.0 m ahead"
 
 
 def test_rotations_go_on():
@@ -87,7 +87,7 @@ def test_stray_near_pixels_are_noise_but_a_pole_is_a_thing():
     assert shorten(path, [view(noisy)], clearance=0.3)[1] is None
     pole = torch.full((HEIGHT, WIDTH), 9.0)
     pole[:, WIDTH // 2 - 3 : WIDTH // 2 + 3] = 1.5
-    assert "1.5 ahead" in shorten(path, [view(pole)], clearance=0.3)[1]
+    assert "1.5 m ahead" in shorten(path, [view(pole)], clearance=0.3)[1]
 
 
 def test_what_lies_behind_a_thing_is_free_to_reach_around_it():

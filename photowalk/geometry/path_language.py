@@ -92,7 +92,7 @@ class Plan:
 
 
 def plan(
-    path: str,
+    path: str | Path,
     start: Cameras,
     *,
     start_of_walk: Cameras,
@@ -115,7 +115,7 @@ def plan(
     if not (math.isfinite(reference_depth) and reference_depth > 0):
         raise PathError(f"the reference depth must be a positive number, got {reference_depth}")
     lengths = _Lengths(frames, chunk, min_frames)
-    text = path.strip()
+    text = str(path).strip()
     name = text.lower().replace("-", "_").replace(" ", "_")
     if name in paths.PRESETS:
         count, notes = lengths.round(2 * chunk, "the preset")
@@ -196,8 +196,11 @@ def _plan_sentence(
 def _plan_file(file: Path, start: Cameras, lengths: _Lengths, scale: float) -> Plan:
     found = path_files.read(file, lens=start)
     count, notes = lengths.round(len(found) - 1, f"the path of {len(found)} poses in {file.name}")
-    path = paths.resample(paths.reanchor(found, start, scale=scale), count)
-    return Plan(path, notes)
+    path = paths.reanchor(found, start, scale=scale)
+    if count > 2 * len(path):  # few poses for many frames: round off the corners between them
+        times = torch.linspace(0, 1, len(path), dtype=torch.float64)[1:]
+        return Plan(paths.keyframes(start, count, keys=path[1:], times=times), notes)
+    return Plan(paths.resample(path, count), notes)
 
 
 def _sample(steps: list[Step], frames: int) -> Tensor:

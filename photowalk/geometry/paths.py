@@ -132,8 +132,8 @@ def keyframes(
     """
     if len(keys) < 1:
         raise PathError("a keyframe path wants at least one camera besides the start, got none")
-    stops = Cameras.cat([_single(start), keys.resized(start.height, start.width).to(start.camera_from_world.dtype)])
-    knots = _centripetal(stops) if times is None else torch.cat([torch.zeros(1, dtype=torch.float64), times.double()])
+    stops = Cameras.cat([_single(start), keys.resized(start.height, start.width).to(start.camera_from_world)])
+    knots = _centripetal(stops) if times is None else torch.cat([torch.zeros(1).double(), times.double().cpu()])
     if len(knots) != len(stops) or not bool((knots.diff() > 0).all()) or abs(float(knots[-1]) - 1) > 1e-9:
         raise PathError(
             f"keyframe times want {len(keys)} numbers that increase in (0, 1] and end with 1, got {knots[1:].tolist()}"
@@ -141,7 +141,7 @@ def keyframes(
     at = _times(frames)
     if constant_speed:
         dense = torch.linspace(0, 1, 20 * frames + 1, dtype=torch.float64)
-        at = _equal_steps(_spline(stops, knots, dense).centres.double(), dense, frames)
+        at = _equal_steps(_spline(stops, knots, dense).centres.double().cpu(), dense, frames)
     return _begin(start, _spline(stops, knots, at))
 
 
@@ -155,7 +155,8 @@ def reanchor(path: Cameras, start: Cameras, *, scale: float = 1.0) -> Cameras:
 
     Where the path's focal lengths change, they change by the same factors.
     """
-    first, poses = path[0].to(torch.float64), path.to(torch.float64)
+    poses = path.to("cpu", torch.float64)
+    first = poses[0]
     relative = motions.inverse(poses.relative_to(first).camera_from_world)
     relative[..., :3, 3] *= scale
     zoom = poses.intrinsics / first.intrinsics
@@ -183,12 +184,12 @@ def resample(path: Cameras, frames: int) -> Cameras:
     position = _times(frames) * (len(path) - 1)
     lower = position.floor().long().clamp(max=len(path) - 2)
     share = position - lower
-    wide = path.to(torch.float64)
+    wide = path.to("cpu", torch.float64)
     poses = motions.interpolate(wide.camera_from_world[lower], wide.camera_from_world[lower + 1], share)
     lens = torch.lerp(wide.intrinsics[lower], wide.intrinsics[lower + 1], share[:, None, None])
-    mixed = replace(path, camera_from_world=poses, intrinsics=lens).to(path.camera_from_world.dtype)
+    mixed = replace(path, camera_from_world=poses, intrinsics=lens).to(path.camera_from_world)
     nearest = position.round().long()
-    exact = ((position - nearest).abs() < 1e-9)[:, None, None]
+    exact = ((position - nearest).abs() < 1e-9)[:, None, None].to(path.camera_from_world.device)
     return replace(
         path,
         camera_from_world=torch.where(exact, path.camera_from_world[nearest], mixed.camera_from_world),
@@ -255,8 +256,9 @@ def _closed(path: Cameras) -> Cameras:
 
 def _centripetal(stops: Cameras) -> Tensor:
     """Knots [K] from 0 to 1; a turn in place counts as if one radian were the mean distance between keys."""
-    poses = stops.camera_from_world.double()
-    steps = stops.centres.double().diff(dim=0).norm(dim=-1)
+    stops = stops.to("cpu", torch.float64)
+    poses = stops.camera_from_world
+    steps = stops.centres.diff(dim=0).norm(dim=-1)
     unit = steps.mean() if float(steps.mean()) > 0 else 1.0
     steps = torch.hypot(steps, unit * motions.geodesic_angle(poses[:-1], poses[1:]))
     steps = steps.sqrt().clamp(min=1e-3 * float(steps.max().sqrt()) or 1.0)
@@ -266,15 +268,15 @@ def _centripetal(stops: Cameras) -> Tensor:
 
 def _spline(stops: Cameras, knots: Tensor, at: Tensor) -> Cameras:
     """Cameras on the splines through `stops` [K] at the times `at` [F]; at a knot, that stop bit for bit."""
-    poses, times, queries = stops.to(torch.float64), knots.numpy(), at.numpy()
-    placed = poses.world_from_camera.cpu()
+    poses, times, queries = stops.to("cpu", torch.float64), knots.numpy(), at.numpy()
+    placed = poses.world_from_camera
     centres = CubicSpline(times, placed[:, :3, 3].numpy(), bc_type="natural")(queries)
-    lenses = CubicSpline(times, poses.intrinsics.cpu().numpy(), bc_type="natural")(queries)
+    lenses = CubicSpline(times, poses.intrinsics.numpy(), bc_type="natural")(queries)
     rotations = RotationSpline(times, Rotation.from_matrix(placed[:, :3, :3].numpy()))(queries).as_matrix()
     path = motions.inverse(motions.motion(torch.from_numpy(rotations), torch.from_numpy(centres)))
     path, lenses = path.to(stops.camera_from_world), torch.from_numpy(np.ascontiguousarray(lenses)).to(stops.intrinsics)
     nearest = (at[:, None] - knots).abs().argmin(1)
-    exact = ((at - knots[nearest]).abs() < 1e-12)[:, None, None]
+    exact = ((at - knots[nearest]).abs() < 1e-12)[:, None, None].to(path.device)
     return replace(
         stops,
         camera_from_world=torch.where(exact, stops.camera_from_world[nearest], path),

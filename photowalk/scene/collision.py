@@ -36,11 +36,14 @@ class _Surfaces:
     depth: Tensor  # [K, h, w], +inf where nothing is known
 
 
-def shorten(path: Cameras, views: list[View], clearance: float | None = None) -> tuple[Cameras, str | None]:
+def shorten(
+    path: Cameras, views: list[View], clearance: float | None = None, *, unit: str = "m"
+) -> tuple[Cameras, str | None]:
     """path [F] -> (a path [F] that keeps clear of what `views` know, a note in words or None if nothing was changed).
 
     `clearance` is in world units, by default a tenth of the near (25 % quantile) depth of the first view that has any.
-    Where the path starts closer than that to a surface, what the start has is enough.
+    Where the path starts closer than that to a surface, what the start has is enough. `unit` is what the note calls a
+    world unit.
     """
     surfaces = _surfaces(views)
     if surfaces is None or len(path) < 2:
@@ -62,9 +65,8 @@ def shorten(path: Cameras, views: list[View], clearance: float | None = None) ->
     factor = _largest_free_factor(centres, base, surfaces, clearance)
     shortened = _with_centres(path, base + factor * (centres - base), keeps_end)
     ahead = _distance_to_hit(centres, surfaces, clearance)
-    return shortened, (
-        f"the path was shortened to {int(100 * factor)} % because it would have run into something {ahead:.1f} ahead"
-    )
+    done = f"was shortened to {int(100 * factor)} %" if factor > 0 else "stays in place"
+    return shortened, f"the path {done} because it would have run into something {ahead:.1f} {unit} ahead"
 
 
 def _surfaces(views: list[View]) -> _Surfaces | None:
