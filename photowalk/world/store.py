@@ -1,0 +1,496 @@
+"""The world folder: chunks and a manifest on disk, such that a crash at any moment loses at most the chunk in work.
+
+A chunk is written to a hidden folder, flushed to the disk and renamed; then the manifest is replaced. What the manifest
+does not name does not exist and is cleared away by the next writer. It knows how a world is kept, not how it is made.
+`docs/world_folder.md` describes the files.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import NoReturn
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from photowalk.geometry.cameras import Cameras
+from photowalk.models.protocols import StreamState
+from photowalk.scene.images import from_bytes, to_bytes, write_png
+from photowalk.scene.types import Clip
+from photowalk.scene.videos import read_lossless, write_lossless, write_mp4
+from photowalk.world.state import Chunk, WorldState
+
+VERSION = 1
+FRAMES_PER_SECOND = 16.0
+_MANIFEST, _LOCK, _JOB_CAMERAS, _WALK = "world.json", ".lock", "job.safetensors", "walk.mp4"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+class WorldError(ValueError):
+    """A world that cannot be made, read or changed: the text says which, why, and what to do."""
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ChunkEntry:
+    """One chunk in the manifest."""
+
+    folder: str  # below the world's folder
+    frames: int
+    depth_frames: int  # how many of them have depth
+    prompt: str
+    seed: int
+    path: str
+    notes: tuple[str, ...]
+    files: dict[str, StoredFile]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A walk that was begun: what is left of it can be continued after a crash. Its cameras are in a file beside."""
+
+    path: str
+    prompt: str
+    seed: int  # of the walk; a chunk's own is this plus its index
+    notes: tuple[str, ...]
+    first_chunk: int
+    chunks: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """`world.json`."""
+
+    preset: str
+    height: int
+    width: int
+    chunk_frames: int
+    seed: int
+    source: dict[str, str]  # the photo's name and the hashes of what the world was made from
+    licences: dict[str, str]
+    reference_depth: float
+    chunks: tuple[ChunkEntry, ...] = ()
+    job: Job | None = None
+    scene_frames: int = 0  # how many frames the scene was made from; 0: there is none
+    version: int = field(default=VERSION, kw_only=True)
+
+    @property
+    def frames(self) -> int:
+        return sum(chunk.frames for chunk in self.chunks)
+
+    @property
+    def chunks_to_go(self) -> int:
+        return 0 if self.job is None else self.job.first_chunk + self.job.chunks - len(self.chunks)
+
+
+class WorldStore:
+    """One world folder. Reading needs nothing; changing it needs `with store.locked():`."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.manifest = _read_manifest(self.folder)
+
+    # ---- reading
+
+    def load(self, device: torch.device | str = "cpu") -> WorldState:
+        """The whole world. Raises WorldError that names a missing or damaged chunk and what can be done."""
+        return WorldState.from_chunks(self.chunk(index, device) for index in range(len(self.manifest.chunks)))
+
+    def chunk(self, index: int, device: torch.device | str = "cpu") -> Chunk:
+        entry = self.manifest.chunks[index]
+        self._check_sizes(index)
+        try:
+            return _read_chunk(self.folder / entry.folder, entry, self.manifest, torch.device(device))
+        except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
+            self._damaged(index, str(error))
+
+    def cameras(self) -> Cameras:
+        """[F] of all frames, without loading them."""
+        parts = []
+        for index, entry in enumerate(self.manifest.chunks):
+            self._check_sizes(index)
+            parts.append(_read_cameras(self.folder / entry.folder / "cameras.safetensors", self.manifest))
+        return Cameras.cat(parts)
+
+    def video(self) -> Iterator[Tensor]:
+        """Every frame, uint8 [3, H, W], one chunk in memory at a time."""
+        for index, entry in enumerate(self.manifest.chunks):
+            self._check_sizes(index)
+            try:
+                yield from read_lossless(self.folder / entry.folder / "frames.mkv")
+            except (OSError, ValueError) as error:
+                self._damaged(index, str(error))
+
+    def verify(self) -> None:
+        """Read every file in full and compare its hash."""
+        for index, entry in enumerate(self.manifest.chunks):
+            self._check_sizes(index)
+            for name, stored in entry.files.items():
+                if _sha256(self.folder / entry.folder / name) != stored.sha256:
+                    self._damaged(index, f"{name} holds other bytes than were written")
+
+    def job_cameras(self) -> Cameras:
+        """[F] of the job, all its chunks."""
+        try:
+            return _read_cameras(self.folder / _JOB_CAMERAS, self.manifest)
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise WorldError(
+                f"the interrupted walk of {self.folder} cannot be continued: {_JOB_CAMERAS} is missing or damaged "
+                f"({error}); give a new path with: photowalk extend {self.folder} --path PATH"
+            ) from error
+
+    # ---- changing
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the world alone and see its newest manifest; what a crash left behind is cleared away."""
+        with _explained(self.folder), _lock(self.folder):
+            self.manifest = _read_manifest(self.folder)
+            self._clear_leftovers()
+            yield
+
+    def begin(self, job: Job, cameras: Cameras) -> None:
+        """Note a walk along `cameras` [F], whole chunks, before it is made; it replaces one that was interrupted."""
+        if self.manifest.job is not None:
+            self._replace_manifest(job=None)
+        _write_into_place(self.folder / _JOB_CAMERAS, _packed(_camera_tensors(cameras)))
+        self._replace_manifest(job=job)
+
+    def append(self, chunk: Chunk) -> None:
+        """Add the next chunk; the job ends with its last one."""
+        index = len(self.manifest.chunks)
+        (self.folder / _WALK).unlink(missing_ok=True)  # it would lack the new frames
+        entry = _write_chunk(self.folder, index, chunk)
+        job = None if self.manifest.chunks_to_go <= 1 else self.manifest.job
+        self._replace_manifest(chunks=(*self.manifest.chunks, entry), job=job)
+
+    def truncate(self, count: int) -> None:
+        """Keep the first `count` chunks; a job that was not finished is dropped."""
+        (self.folder / _WALK).unlink(missing_ok=True)
+        self._replace_manifest(chunks=self.manifest.chunks[:count], job=None)
+        self._clear_leftovers()
+
+    def write_walk(self) -> None:
+        """walk.mp4 from the stored frames."""
+        write_mp4(self.folder / _WALK, self.video(), FRAMES_PER_SECOND)
+
+    @contextmanager
+    def new_scene(self) -> Iterator[Path]:
+        """A folder to fill that then becomes scene/."""
+        partial, old = self.folder / ".scene.partial", self.folder / ".scene.old"
+        partial.mkdir()
+        try:
+            yield partial
+            if (self.folder / "scene").exists():
+                os.rename(self.folder / "scene", old)
+            os.rename(partial, self.folder / "scene")
+            self._replace_manifest(scene_frames=self.manifest.frames)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+
+    def branch(self, new: str | Path, chunks: int) -> WorldStore:
+        """A world of its own from the first `chunks` chunks; the files, which never change, are shared where the disk
+        can link them."""
+        entries = self.manifest.chunks[:chunks]
+        for index in range(chunks):
+            self._check_sizes(index)
+        with new_world(new) as folder:
+            _share(self.folder / "photo.png", folder / "photo.png")
+            for entry in entries:
+                (folder / entry.folder).mkdir(parents=True)
+                for name in entry.files:
+                    _share(self.folder / entry.folder / name, folder / entry.folder / name)
+            _write_manifest(folder, replace(self.manifest, chunks=entries, job=None, scene_frames=0))
+        return WorldStore(new)
+
+    # ---- inside
+
+    def _replace_manifest(self, **changes: object) -> None:
+        manifest = replace(self.manifest, **changes)
+        _write_manifest(self.folder, manifest)
+        self.manifest = manifest
+
+    def _clear_leftovers(self) -> None:
+        named = {Path(entry.folder).name for entry in self.manifest.chunks}
+        for folder in (self.folder / "chunks").iterdir():
+            if folder.name not in named:
+                shutil.rmtree(folder, ignore_errors=True)
+        for leftover in (*self.folder.glob(".*.partial"), *self.folder.glob(".*.old")):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+        if self.manifest.job is None:
+            (self.folder / _JOB_CAMERAS).unlink(missing_ok=True)
+
+    def _check_sizes(self, index: int) -> None:
+        entry = self.manifest.chunks[index]
+        for name, stored in entry.files.items():
+            file = self.folder / entry.folder / name
+            if not file.is_file():
+                self._damaged(index, f"{name} is missing")
+            if file.stat().st_size != stored.bytes:
+                self._damaged(index, f"{name} has {file.stat().st_size} bytes, {stored.bytes} were written")
+
+    def _damaged(self, index: int, reason: str) -> NoReturn:
+        entry, count = self.manifest.chunks[index], len(self.manifest.chunks)
+        good = sum(chunk.frames for chunk in self.manifest.chunks[:index])
+        remedy = (
+            "it holds the photo, so the world has to be generated again"
+            if index == 0
+            else f"go back to the {good} frames before it with: photowalk undo {self.folder} {count - index}"
+        )
+        raise WorldError(f"{self.folder / entry.folder} is missing or damaged ({reason}); {remedy}")
+
+
+@contextmanager
+def new_world(folder: str | Path) -> Iterator[Path]:
+    """A hidden sibling to fill, which then takes the name `folder`; on any error nothing is left."""
+    folder = Path(folder)
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        what = "a world" if (folder / _MANIFEST).exists() else "something else"
+        raise WorldError(f"{folder} exists already and holds {what}; choose another folder, or delete it first")
+    partial = folder.absolute().with_name(f".{folder.absolute().name}.partial")
+    with _explained(folder):
+        partial.mkdir(parents=True, exist_ok=True)
+        with _lock(partial):
+            try:
+                for leftover in partial.iterdir():
+                    if leftover.name != _LOCK:
+                        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+                (partial / "chunks").mkdir()
+                yield partial
+                os.rename(partial, folder)
+                _sync_folder(folder.absolute().parent)
+            except BaseException:
+                shutil.rmtree(partial, ignore_errors=True)
+                raise
+
+
+def create(
+    folder: Path, manifest: Manifest, photo: Tensor, first: Chunk, job: Job | None, cameras: Cameras | None
+) -> None:
+    """Fill the folder of `new_world` with the photo [3, H, W], its chunk and, if there is one, the walk to begin."""
+    write_png(folder / "photo.png", photo)
+    entry = _write_chunk(folder, 0, first)
+    if cameras is not None:
+        _write_tensors(folder / _JOB_CAMERAS, _camera_tensors(cameras))
+    _write_manifest(folder, replace(manifest, chunks=(entry,), job=job))
+
+
+def _read_manifest(folder: Path) -> Manifest:
+    file = folder / _MANIFEST
+    if not folder.is_dir():
+        raise WorldError(f"there is no folder {folder}; make a world with: photowalk generate PHOTO -o {folder}")
+    if not file.is_file():
+        raise WorldError(f"{folder} is not a world: it has no {_MANIFEST}; make one with: photowalk generate PHOTO -o")
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        version = content["version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise WorldError(f"{file} is damaged ({error}); copy the world again from where it came from") from error
+    if version != VERSION:
+        raise WorldError(
+            f"{folder} is a world of version {version}, this photowalk reads version {VERSION}; "
+            f"use the photowalk that made it, or generate it again"
+        )
+    try:
+        del content["format"]
+        chunks, job = tuple(map(_chunk_entry, content.pop("chunks"))), content.pop("job")
+        job = None if job is None else Job(**{**job, "notes": tuple(job["notes"])})
+        return Manifest(**content, chunks=chunks, job=job)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise WorldError(f"{file} is damaged ({error}); copy the world again from where it came from") from error
+
+
+def _chunk_entry(content: dict) -> ChunkEntry:
+    files = {name: StoredFile(**stored) for name, stored in content["files"].items()}
+    return ChunkEntry(**{**content, "notes": tuple(content["notes"]), "files": files})
+
+
+def _write_manifest(folder: Path, manifest: Manifest) -> None:
+    text = json.dumps({"format": "photowalk world", **asdict(manifest)}, indent=1, ensure_ascii=False)
+    _write_into_place(folder / _MANIFEST, text.encode())
+
+
+def _write_chunk(world: Path, index: int, chunk: Chunk) -> ChunkEntry:
+    name = f"{index:04d}"
+    partial, final = world / "chunks" / f".{name}.partial", world / "chunks" / name
+    description = {
+        "frames": len(chunk.clip),
+        "depth_frames": len(chunk.depth_frames),
+        "prompt": chunk.prompt,
+        "seed": chunk.seed,
+        "path": chunk.path,
+        "notes": chunk.notes,
+    }
+    partial.mkdir()
+    try:
+        _write_frames(partial / "frames.mkv", chunk.clip.video)
+        _write_tensors(partial / "depth.safetensors", _depth_tensors(chunk))
+        _write_tensors(partial / "cameras.safetensors", _camera_tensors(chunk.clip.cameras))
+        _write_tensors(partial / "latents.safetensors", {"latents": chunk.latents})
+        _write_tensors(partial / "encoder.safetensors", chunk.encoder)
+        _write_tensors(partial / "decoder.safetensors", chunk.decoder)
+        _write_bytes(partial / "chunk.json", json.dumps(description, indent=1, ensure_ascii=False).encode())
+        files = {file.name: StoredFile(file.stat().st_size, _sha256(file)) for file in sorted(partial.iterdir())}
+        _sync_folder(partial)
+        os.rename(partial, final)
+        _sync_folder(final.parent)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return ChunkEntry(folder=f"chunks/{name}", files=files, **description)
+
+
+def _read_chunk(folder: Path, entry: ChunkEntry, manifest: Manifest, device: torch.device) -> Chunk:
+    video = from_bytes(read_lossless(folder / "frames.mkv"))
+    size = (entry.frames, 3, manifest.height, manifest.width)
+    if tuple(video.shape) != size:
+        raise ValueError(f"frames.mkv holds {tuple(video.shape)}, {size} were written")
+    stored = _read_tensors(folder / "depth.safetensors")
+    depth = torch.zeros(entry.frames, manifest.height, manifest.width)
+    depth[stored["frames"]] = stored["depth"].float()
+    cameras = _read_cameras(folder / "cameras.safetensors", manifest)
+    return Chunk(
+        Clip(video.to(device), cameras.to(device), depth.to(device), entry.prompt),
+        _read_tensors(folder / "latents.safetensors")["latents"].to(device),
+        entry.prompt,
+        entry.seed,
+        entry.path,
+        entry.notes,
+        encoder={name: tensor.to(device) for name, tensor in _read_tensors(folder / "encoder.safetensors").items()},
+        decoder={name: tensor.to(device) for name, tensor in _read_tensors(folder / "decoder.safetensors").items()},
+    )
+
+
+def _write_frames(file: Path, video: Tensor) -> None:
+    frames = to_bytes(video).cpu()
+    if not torch.equal(from_bytes(frames), video.cpu()):
+        raise ValueError("the frames of a chunk want values n / 255, so that they are stored without loss")
+    write_lossless(file, frames, FRAMES_PER_SECOND)
+    with file.open("rb") as stream:
+        os.fsync(stream.fileno())
+    if not torch.equal(read_lossless(file), frames):  # encoders do not report every failed write
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+
+
+def _depth_tensors(chunk: Chunk) -> dict[str, Tensor]:
+    frames = chunk.depth_frames
+    if chunk.clip.depth is None:
+        return {"frames": frames, "depth": torch.zeros(0, *chunk.clip.video.shape[-2:], dtype=torch.float16)}
+    depth = chunk.clip.depth[frames]
+    if not torch.equal(depth.half().float(), depth):
+        raise ValueError("the depth of a chunk wants float16 values (none of them NaN), to be stored without loss")
+    return {"frames": frames, "depth": depth.half()}
+
+
+def _camera_tensors(cameras: Cameras) -> dict[str, Tensor]:
+    return {"camera_from_world": cameras.camera_from_world, "intrinsics": cameras.intrinsics}
+
+
+def _read_cameras(file: Path, manifest: Manifest) -> Cameras:
+    stored = _read_tensors(file)
+    return Cameras(stored["camera_from_world"], stored["intrinsics"], manifest.height, manifest.width)
+
+
+def _write_tensors(file: Path, tensors: StreamState) -> None:
+    _write_bytes(file, _packed(tensors))
+
+
+def _packed(tensors: StreamState) -> bytes:
+    """safetensors by way of memory, so that a failed write is an OSError with its reason."""
+    return safetensors.torch.save({name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()})
+
+
+def _read_tensors(file: Path) -> StreamState:
+    """Copies in memory of their own: aligned as fresh tensors are, on which a matrix library's rounding may depend."""
+    return {name: tensor.clone() for name, tensor in safetensors.torch.load(file.read_bytes()).items()}
+
+
+def _write_bytes(file: Path, content: bytes) -> None:
+    with file.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _write_into_place(file: Path, content: bytes) -> None:
+    partial = file.with_name(f".{file.name}.partial")
+    try:
+        _write_bytes(partial, content)
+        os.replace(partial, file)
+    finally:
+        partial.unlink(missing_ok=True)
+    _sync_folder(file.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _share(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or one without links
+        shutil.copy2(source, target)
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
+            raise WorldError(
+                f"{folder} is being changed by another process (pid {holder}); wait until it is done, then try again"
+            ) from None
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, str(os.getpid()).encode(), 0)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """Turn the system's errors about the world's disk into words."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise WorldError(
+                f"no space is left for {folder} ({error.strerror}); what was finished is kept. Free some space, then "
+                f"continue with: photowalk extend {folder}"
+            ) from error
+        if error.errno in _READ_ONLY:
+            raise WorldError(
+                f"{folder} cannot be written ({error.strerror}: {error.filename}); make it writable or use another folder"
+            ) from error
+        raise
