@@ -111,7 +111,8 @@ def plan(
     the distances of a path file. A preset takes two chunks unless told otherwise. Raises PathError with what was found
     and what is known.
     """
-    start.check("the camera to start from"), start_of_walk.check("the walk's first camera")
+    start.check("the camera to start from")
+    start_of_walk.check("the walk's first camera")
     if not (math.isfinite(reference_depth) and reference_depth > 0):
         raise PathError(f"the reference depth must be a positive number, got {reference_depth}")
     lengths = _Lengths(frames, chunk, min_frames)
