@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from photowalk.geometry.cameras import PIXEL_CENTRE, Cameras
-from photowalk.kernels.lookup import SEEN_AS_SKY, look_up
+from photowalk.kernels.lookup import SEEN_AS_SKY, SEEN_BY_NONE, look_up
 from photowalk.kernels.rays import ray_blocks
 from photowalk.kernels.splatting import splat_nearest, splat_soft
 from photowalk.scene.types import View
 
 NO_SOURCE = -1
+SAME_SURFACE = 0.03  # relative difference of depth up to which two views saw one surface
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,9 @@ def warp(
 def composite(views: Sequence[View], targets: Cameras, *, pixel_centre: float = PIXEL_CENTRE) -> Composite:
     """What the views together show of the targets, by one hard z-buffer.
 
-    The nearest surface wins; where several views saw that surface, the first in the list gives the colour. Pixels that
-    no surface reaches take the sky of the first view that saw sky in their direction, however far the camera moved.
+    The nearest surface wins; where several views saw that surface, the first in the list gives the colour. Splatting
+    finds the surface; its colour is then looked up, since interpolation keeps pictures sharper than scattering. Pixels
+    that no surface reaches take the sky of the first view that saw sky in their direction, wherever the camera went.
     """
     if not views:
         raise ValueError("a composite wants at least one view")
@@ -88,7 +90,7 @@ def composite(views: Sequence[View], targets: Cameras, *, pixel_centre: float = 
     depths = torch.stack([view.depth for view in views])
     poses = torch.stack([view.camera.camera_from_world for view in views])
     intrinsics = torch.stack([view.camera.intrinsics for view in views])
-    video, depth, source = splat_nearest(
+    splatted, depth, source = splat_nearest(
         images,
         depths,
         poses,
@@ -98,33 +100,26 @@ def composite(views: Sequence[View], targets: Cameras, *, pixel_centre: float = 
         (targets.height, targets.width),
         pixel_centre=pixel_centre,
     )
-    backdrop, sky_source = sky_backdrop(images, depths, poses, intrinsics, targets, source < 0)
-    sky = sky_source >= 0
-    return Composite(
-        torch.where(sky[:, None], backdrop, video),
-        torch.where(sky, torch.inf, depth),
-        sky | (source >= 0),
-        sky,
-        torch.where(sky, sky_source, source),
+    interpolated, seen_by = look_up(
+        depth,
+        targets.camera_from_world,
+        targets.intrinsics,
+        images,
+        depths,
+        poses,
+        intrinsics,
+        pixel_centre=pixel_centre,
+        tolerance=SAME_SURFACE,
     )
-
-
-def sky_backdrop(
-    images: Tensor,  # [V, C, H, W]
-    depths: Tensor,  # [V, H, W], inf = sky
-    poses: Tensor,  # [V, 4, 4]
-    intrinsics: Tensor,  # [V, 3, 3]
-    targets: Cameras,  # [F]
-    where: Tensor,  # [F, H, W] bool, pixels that want a sky
-) -> tuple[Tensor, Tensor]:
-    """-> values [F, C, H, W] and the source index [F, H, W], NO_SOURCE where no view saw sky in that direction."""
-    nothing = torch.where(where, 0.0, torch.nan)  # no surface agrees with NaN
-    if not bool(depths.isinf().any() and where.any()):
-        return images.new_zeros(len(targets), images.shape[1], *where.shape[1:]), torch.full_like(
-            where, NO_SOURCE, dtype=torch.int32
-        )
-    values, source = look_up(nothing, targets.camera_from_world, targets.intrinsics, images, depths, poses, intrinsics)
-    return values, torch.where(where & (source >= SEEN_AS_SKY), source - SEEN_AS_SKY, NO_SOURCE)
+    sky = seen_by >= SEEN_AS_SKY
+    found = seen_by != SEEN_BY_NONE
+    return Composite(
+        torch.where(found[:, None], interpolated, splatted),
+        torch.where(sky, torch.inf, depth),
+        found | (source >= 0),
+        sky,
+        torch.where(sky, seen_by - SEEN_AS_SKY, torch.where(found, seen_by, source)),
+    )
 
 
 def ray_features(cameras: Cameras, side: int) -> Tensor:

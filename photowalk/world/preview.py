@@ -5,11 +5,27 @@ It is what the denoiser starts from, the floor that it must beat, and what the s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from photowalk.geometry.cameras import Cameras
+from photowalk.kernels.splatting import reliable_depth
+from photowalk.scene.types import View
+from photowalk.scene.warping import composite, warp
+
+
+@dataclass(frozen=True)
+class PreviewConfig:
+    warp_from: Literal["latest", "latest and recalled"]  # published: "latest"
+    fill_holes: bool  # published: False, holes are black; True: holes take the smooth surroundings
+    pixel_centre: float  # published: 0.0, warps at integer pixels although rays go through pixel centres
+    reliable_ratio: float = 0.05  # published; depth that varies more than this around a pixel is not warped
+    warp_group: int = 16  # published; frames that share one softness of occlusion
 
 
 @dataclass(frozen=True)
@@ -34,3 +50,38 @@ def fill_smoothly(values: Tensor, known: Tensor) -> Tensor:
     coarse = fill_smoothly(coarse, (4 * weight).clamp_max(1))
     surroundings = F.interpolate(coarse, size=values.shape[-2:], mode="bilinear", align_corners=False)
     return values * known + surroundings * (1 - known)
+
+
+def preview_chunk(
+    latest: View,
+    recalled: Sequence[View],
+    targets: Cameras,  # [F]
+    config: PreviewConfig,
+) -> Preview:
+    """Warp what was seen into the new cameras."""
+    if config.warp_from == "latest":
+        return _published(latest, targets, config)
+    views = {view.frame: view for view in (*recalled, latest)}
+    # Earlier frames first: each generation blurs a little, so the oldest picture of a surface is the best one.
+    seen = composite([views[frame] for frame in sorted(views)], targets, pixel_centre=config.pixel_centre)
+    known = seen.known[:, None].float()
+    video = fill_smoothly(seen.video, known) if config.fill_holes else seen.video
+    return Preview(video.clamp(0, 1), seen.known.float(), seen.depth)
+
+
+def _published(latest: View, targets: Cameras, config: PreviewConfig) -> Preview:
+    """The latest frame alone, softly splatted, holes black."""
+    depth = torch.where(reliable_depth(latest.depth, ratio=config.reliable_ratio), latest.depth, 0.0)
+    warped = warp(
+        latest.image[None],
+        depth[None],
+        latest.camera[None],
+        targets,
+        mode="soft",
+        pixel_centre=config.pixel_centre,
+        group=config.warp_group,
+        invalid_at_origin=True,
+    )
+    known = warped.known[:, None].float()
+    video = fill_smoothly(warped.values, known) if config.fill_holes else warped.values
+    return Preview(video.clamp(0, 1), warped.known.float(), warped.depth)

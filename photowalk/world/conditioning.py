@@ -1,0 +1,123 @@
+"""Builds what the denoiser knows of one chunk: the same function for training and for generation.
+
+    latest view ──────┐
+    recalled views ───┴─ warp to the new cameras ──> codec ──> warp latents, known mask
+    recalled views ───── canonical coordinates, warped ──────> correspondence
+    timeline of latents, cameras ─ HistoryLayout ────────────> history latents, rays
+
+It knows nothing of sampling, of how views were recalled, or of where a world is kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from photowalk.geometry.cameras import Cameras
+from photowalk.memory.correspondence import correspondence_features
+from photowalk.models.conditioning import Conditioning
+from photowalk.models.history_layout import HistoryLayout
+from photowalk.models.protocols import ImageEncoder, TextEncoder, VideoCodec
+from photowalk.scene.types import View
+from photowalk.scene.warping import ray_features
+from photowalk.world.preview import Preview, PreviewConfig, preview_chunk
+
+
+@dataclass(frozen=True)
+class ConditioningConfig:
+    layout: HistoryLayout
+    preview: PreviewConfig
+    condition_side: int  # condition pixels per latent pixel, for rays and correspondence
+    mask_known: bool  # published: False, the mask channels are all one; True: they tell warped from filled
+    inverse_depth: bool  # published: False, depth in the correspondence is scaled by its global range
+
+
+@dataclass(frozen=True)
+class Past:
+    """What a chunk continues. Frame 0 was repeated before the stream began, so history is never short."""
+
+    latents: Tensor  # [C, T, h, w] the whole timeline; its last latent ends with the latest frame
+    cameras: Cameras  # [F] of all frames so far
+    first: View
+    latest: View
+
+
+def priming_frames(layout: HistoryLayout, temporal_factor: int) -> int:
+    """How often the photo is shown to the codec before the walk: the history's latent frames, as pixel frames."""
+    return (layout.history_frames - 1) * temporal_factor + 1
+
+
+def build_conditioning(
+    past: Past,
+    recalled: tuple[View, ...],  # at most as many as the layout has memory slots, worst first
+    targets: Cameras,  # [F_new]
+    prompt: str,
+    *,
+    config: ConditioningConfig,
+    codec: VideoCodec,
+    text: TextEncoder,
+    image: ImageEncoder,
+) -> tuple[Conditioning, Preview]:
+    """One chunk's conditioning (B = 1) and the picture that geometry alone makes of it."""
+    preview = preview_chunk(past.latest, recalled, targets, config.preview)
+    slots = (past.first,) * (config.layout.space_frames - len(recalled)) + recalled
+    conditioning = Conditioning(
+        history=_history_latents(past, slots, config.layout, codec)[None],
+        warp=_encode_warp(preview, codec)[None],
+        known=_known_mask(preview, past.latents.shape[-2:], codec, config)[None],
+        rays=_rays(past, slots, targets, config, codec)[None],
+        correspondence=correspondence_features(
+            recalled,
+            targets,
+            slots=config.layout.space_frames,
+            latent_size=tuple(past.latents.shape[-2:]),
+            side=config.condition_side,
+            every=codec.temporal_factor,
+            inverse_depth=config.inverse_depth,
+            pixel_centre=config.preview.pixel_centre,
+        )[None],
+        text=text.encode([prompt]),
+        image=image.encode(past.latest.image[None]),
+    )
+    return conditioning, preview
+
+
+def _history_latents(past: Past, slots: tuple[View, ...], layout: HistoryLayout, codec: VideoCodec) -> Tensor:
+    """[C, T_old, h, w] in the layout's order; a memory slot is the latent of its frame as a clip of one frame."""
+    pictures = torch.stack([view.image for view in slots]) * 2 - 1
+    singles, _ = codec.encode(pictures[:, :, None], {})  # [K, C, 1, h, w]
+    return layout.arrange(time=past.latents, space=singles[:, :, 0].transpose(0, 1))
+
+
+def _encode_warp(preview: Preview, codec: VideoCodec) -> Tensor:
+    """[C, T_new, h, w]: the warp as a video of its own; its first picture, shown twice, pays for the first latent."""
+    video = torch.cat([preview.video[:1], preview.video]) * 2 - 1  # [1 + F, 3, H, W]
+    latents, _ = codec.encode(video.transpose(0, 1)[None], {})
+    return latents[0, :, 1:]
+
+
+def _known_mask(preview: Preview, latent_size: torch.Size, codec: VideoCodec, config: ConditioningConfig) -> Tensor:
+    """[4, T_new, h, w]: one channel per frame of the latent's group."""
+    per_frame = F.adaptive_avg_pool2d(preview.known[:, None], tuple(latent_size))[:, 0]  # [F, h, w]
+    grouped = per_frame.unflatten(0, (-1, codec.temporal_factor)).transpose(0, 1)
+    return grouped.contiguous() if config.mask_known else torch.ones_like(grouped)
+
+
+def _rays(
+    past: Past, slots: tuple[View, ...], targets: Cameras, config: ConditioningConfig, codec: VideoCodec
+) -> Tensor:
+    """[6*s*s, T_old + T_new, h, w] relative to the latest camera; a latent takes the camera of its last frame."""
+    layout, group, last = config.layout, codec.temporal_factor, len(past.cameras) - 1
+    latents = past.latents.shape[1]
+    shown = [max(0, last - group * (latents - 1 - j)) for j in range(latents)]  # the frame that ends each latent
+    known = Cameras.cat([past.cameras[shown], *(view.camera[None] for view in slots)])
+    order = layout.arrange(
+        time=torch.arange(latents)[:, None, None], space=torch.arange(latents, len(known))[:, None, None]
+    ).flatten()
+    cameras = Cameras.cat([known[order], targets[group - 1 :: group]]).relative_to(past.cameras[last])
+    height, width = past.latents.shape[-2:]
+    side = config.condition_side
+    return ray_features(cameras.resized(height * side, width * side), side)

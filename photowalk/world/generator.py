@@ -1,0 +1,168 @@
+"""Turns a photo into the first state of a world, and a state into the next one, a chunk of frames at a time.
+
+    recall -> build conditioning -> sample -> decode -> re-encode -> estimate depth -> remember
+
+States are values: a step that fails or is cancelled leaves the old state as it was. This file knows nothing of folders,
+paths or command lines.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from photowalk.diffusion.guidance import guided
+from photowalk.diffusion.noise import numpy_noise
+from photowalk.diffusion.sampler import Sampler
+from photowalk.geometry.cameras import Cameras
+from photowalk.memory.policies import Policy
+from photowalk.models.conditioning import Conditioning
+from photowalk.models.protocols import DetailStage, ImageEncoder, TextEncoder, VideoCodec
+from photowalk.models.world_transformer import WorldTransformer
+from photowalk.perception.depth import DepthEstimator
+from photowalk.scene.images import quantise
+from photowalk.scene.types import Clip, View
+from photowalk.world.conditioning import ConditioningConfig, Past, build_conditioning, priming_frames
+from photowalk.world.placement import Placement
+from photowalk.world.preview import Preview
+from photowalk.world.progress import OnStep, Progress
+from photowalk.world.state import Chunk, WorldState
+
+
+@dataclass(frozen=True)
+class GenerationConfig:
+    conditioning: ConditioningConfig
+    recall: Policy | None  # None leaves the memory slots empty
+    recall_targets: int  # how many cameras of the chunk recall looks from, the last one always; published: 1
+    depth_stride: int  # every n-th new frame gets depth and is remembered, the last one always; published: 8
+    guidance: float  # 1 runs one branch
+    negative_prompt: str
+
+
+@dataclass(frozen=True)
+class Generator:
+    denoiser: WorldTransformer
+    codec: VideoCodec
+    text: TextEncoder
+    image: ImageEncoder
+    depth: DepthEstimator
+    detail: DetailStage | None  # published: none
+    sampler: Sampler
+    placement: Placement
+    config: GenerationConfig
+
+    @torch.inference_mode()
+    def start(
+        self,
+        photo: Tensor,  # [3, H, W] in [0, 1]
+        *,
+        focal_px: float | None = None,
+        depth: Tensor | None = None,  # [H, W] along +Z, 0 = unknown, inf = sky; estimated when not given
+        prompt: str = "",
+        seed: int = 0,
+    ) -> WorldState:
+        """The world of one frame: the photo, its depth, and codec streams that have seen it long enough."""
+        photo = quantise(photo)
+        with self.placement.autocast():
+            if depth is None or focal_px is None:
+                estimate = self.depth.estimate_photo(photo, focal_px)
+                depth = estimate.depth if depth is None else depth
+                focal_px = estimate.focal_px if focal_px is None else focal_px
+            frames = priming_frames(self.config.conditioning.layout, self.codec.temporal_factor)
+            still = (photo * 2 - 1)[None, :, None].expand(-1, -1, frames, -1, -1)
+            latents, encoder = self.codec.encode(still, {})
+            _, decoder = self.codec.decode(latents, {})
+        clip = Clip(photo[None], _photo_camera(photo, focal_px), _as_stored(depth)[None], prompt)
+        return WorldState.from_chunks([Chunk(clip, latents[0].float(), prompt, seed, encoder=encoder, decoder=decoder)])
+
+    @torch.inference_mode()
+    def extend(
+        self,
+        state: WorldState,
+        cameras: Cameras,  # [F_new], one chunk
+        prompt: str,
+        *,
+        seed: int,
+        on_step: OnStep = lambda progress: None,
+    ) -> WorldState:
+        """The world with one more chunk along `cameras`. `on_step` sees the progress and may raise to cancel."""
+        with self.placement.autocast():
+            conditioning, preview = self.condition(state, cameras, prompt, on_step)
+            sampled = self._sample(conditioning, seed, on_step)
+            decoded, decoder = self.codec.decode(sampled, state.decoder)
+            video = quantise(self._restore(decoded[0].transpose(0, 1), preview, on_step))
+            latents, encoder = self.codec.encode((video * 2 - 1).transpose(0, 1)[None], state.encoder)
+            on_step(Progress("depth", 0, 1))
+            depth = self._estimate_depth(video, cameras, preview)
+        on_step(Progress("depth", 1, 1, preview=video[-1]))
+        clip = Clip(video, cameras, _as_stored(depth), prompt)
+        return state.append(Chunk(clip, latents[0].float(), prompt, seed, encoder=encoder, decoder=decoder))
+
+    def condition(
+        self, state: WorldState, cameras: Cameras, prompt: str, on_step: OnStep
+    ) -> tuple[Conditioning, Preview]:
+        """Recall earlier views for the chunk along `cameras` and build what the denoiser is told."""
+        on_step(Progress("recall", 0, 1))
+        config = self.config.conditioning
+        recalled: tuple[View, ...] = ()
+        if self.config.recall is not None:
+            looks = torch.linspace(0, len(cameras), self.config.recall_targets + 1)[1:].long() - 1
+            recalled = state.memory.recall(cameras[looks], config.layout.space_frames, self.config.recall)
+        on_step(Progress("warp", 0, 1))
+        return build_conditioning(
+            Past(state.latents, state.cameras, state.first, state.latest),
+            recalled,
+            cameras,
+            prompt,
+            config=config,
+            codec=self.codec,
+            text=self.text,
+            image=self.image,
+        )
+
+    def _sample(self, conditioning: Conditioning, seed: int, on_step: OnStep) -> Tensor:
+        """[1, C, T_new, h, w] clean latents."""
+        guidance = self.config.guidance
+        negative = (
+            replace(conditioning, text=self.text.encode([self.config.negative_prompt])) if guidance != 1 else None
+        )
+        velocity = guided(self.denoiser, conditioning, negative, guidance)
+        noise = numpy_noise(seed, conditioning.warp.shape).to(conditioning.warp.device)
+        return self.sampler.sample(
+            velocity,
+            noise,
+            on_step=lambda done, total, clean: on_step(Progress("denoise", done, total)),
+            renoise=lambda done, sample: numpy_noise(seed + 7919 * done, sample.shape).to(sample),
+        )
+
+    def _restore(self, decoded: Tensor, preview: Preview, on_step: OnStep) -> Tensor:
+        """[F, 3, H, W] decoded frames in [-1, 1] -> pictures in [0, 1], sharpened by what geometry remembers."""
+        if self.detail is None:
+            return decoded / 2 + 0.5
+        pictures = []
+        for i, (frame, warped, known) in enumerate(zip(decoded, preview.video, preview.known)):
+            on_step(Progress("detail", i, len(decoded)))
+            pictures.append(self.detail.restore(frame[None], warped[None] * 2 - 1, known[None, None])[0])
+        return torch.stack(pictures).float() / 2 + 0.5
+
+    def _estimate_depth(self, video: Tensor, cameras: Cameras, preview: Preview) -> Tensor:
+        """[F, H, W], zero for the frames between the strides; completes what memory already knows of each frame."""
+        stride = self.config.depth_stride
+        picked = torch.arange(len(video) - 1, -1, -stride).flip(0)
+        depth = torch.zeros_like(preview.depth)
+        depth[picked] = self.depth.estimate_frames(video[picked], cameras[picked], preview.depth[picked])
+        return depth
+
+
+def _photo_camera(photo: Tensor, focal_px: float) -> Cameras:
+    """The walk's origin: the photo's camera, [1]."""
+    height, width = photo.shape[-2:]
+    intrinsics = torch.tensor([[focal_px, 0, width / 2], [0, focal_px, height / 2], [0, 0, 1]])
+    return Cameras(torch.eye(4)[None], intrinsics[None], height, width)
+
+
+def _as_stored(depth: Tensor) -> Tensor:
+    """Rounded as the world folder keeps it, so that a reopened world continues with the same numbers."""
+    return depth.half().float()
