@@ -1,0 +1,1 @@
+"""Comparisons with the published system, grouped by the part of the package that they test."""

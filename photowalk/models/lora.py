@@ -1,0 +1,82 @@
+"""Low-rank adaptations (Hu et al., LoRA, 2021): read the published key styles, add the changes to the weights.
+
+Keys are `<module>.lora_A.weight` [r, in] and `.lora_B.weight` [out, r] (also `lora_down` and `lora_up`), `.alpha` and
+`.diff_b` (a change of the bias), with or without a prefix; musubi's keys write the module with underscores.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+_PREFIXES = ("diffusion_model.", "net.", "lora_unet_")
+_PARTS = {
+    ".lora_A.weight": "down",
+    ".lora_down.weight": "down",
+    ".lora_B.weight": "up",
+    ".lora_up.weight": "up",
+    ".alpha": "alpha",
+    ".diff_b": "bias",
+    ".diff": "difference",
+}
+_FLAT_DIFFERENCE = 0.016  # published files carry differences of this spread that mean nothing; the reference drops them
+
+
+@torch.no_grad()
+def merge_lora(network: nn.Module, tensors: Mapping[str, Tensor], weight: float) -> None:
+    """Add weight * alpha / r * B @ A to the linear layers that the tensors name; without alpha the factor is `weight`.
+
+    Merging several adaptations adds them up. Raises ValueError, before anything is changed, when a key or a shape does
+    not fit. Whole-matrix differences (`.diff`) are ignored, as in the reference.
+    """
+    layers = {name: module for name, module in network.named_modules() if isinstance(module, nn.Linear)}
+    updates = [_update(name, layers[name], parts, weight) for name, parts in _by_layer(tensors, layers).items()]
+    for parameter, change in (pair for update in updates for pair in update):
+        parameter.copy_(parameter.float() + change.to(parameter.device))
+
+
+def _by_layer(tensors: Mapping[str, Tensor], layers: Mapping[str, nn.Linear]) -> dict[str, dict[str, Tensor]]:
+    """The tensors' parts by the layer that they change."""
+    names = {name: name for name in layers} | {name.replace(".", "_"): name for name in layers}
+    found: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for key, tensor in tensors.items():
+        ending = next((ending for ending in _PARTS if key.endswith(ending)), None)
+        if ending in (".diff", ".diff_b") and (ending == ".diff" or _is_flat(tensor)):
+            continue
+        name = key.removesuffix(ending or "")
+        for prefix in _PREFIXES:
+            name = name.removeprefix(prefix)
+        if ending is None or name not in names:
+            raise ValueError(
+                f"the LoRA tensor {key!r} names no linear layer of this network: it is made for another one"
+            )
+        found[names[name]][_PARTS[ending]] = tensor
+    return found
+
+
+def _is_flat(difference: Tensor) -> bool:
+    sizes = difference.float().abs()
+    return bool(sizes.max() - sizes.min() < _FLAT_DIFFERENCE)
+
+
+def _update(name: str, layer: nn.Linear, parts: dict[str, Tensor], weight: float) -> list[tuple[Tensor, Tensor]]:
+    """Parameters of the layer and what is to be added to them, float32."""
+    down, up, alpha, bias = (parts.get(part) for part in ("down", "up", "alpha", "bias"))
+    if (down is None) != (up is None):
+        raise ValueError(f"the LoRA of {name} is incomplete: it wants both lora_A and lora_B, got {sorted(parts)}")
+    scale, changes = weight, []
+    if down is not None and up is not None:
+        if (up.shape[0], *down.shape[1:]) != layer.weight.shape or up.shape[1] != down.shape[0]:
+            raise ValueError(
+                f"{name} is {tuple(layer.weight.shape)}: B {tuple(up.shape)} @ A {tuple(down.shape)} do not fit"
+            )
+        scale = weight if alpha is None else weight * float(alpha) / len(down)
+        changes.append((layer.weight, scale * (up.float() @ down.float())))
+    if bias is not None:
+        if layer.bias is None or layer.bias.shape != bias.shape:
+            raise ValueError(f"{name} has no bias of shape {tuple(bias.shape)} to change")
+        changes.append((layer.bias, scale * bias.float()))
+    return changes
