@@ -1,0 +1,58 @@
+"""The training loop on a problem small enough to see through."""
+
+import json
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from photowalk.train.trainer import TrainingConfig, export_weights, train
+from photowalk.world.placement import Placement
+
+CPU = Placement(torch.device("cpu"), torch.float32, "test")
+
+
+def losses(module: nn.Module):
+    def loss_of(random: torch.Generator):
+        x = torch.randn(16, 3, generator=random)
+        return {"loss": (module(x) - x.sum(1, keepdim=True)).square().mean()}
+
+    return loss_of
+
+
+def fresh() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Linear(3, 1)
+
+
+def config(steps: int) -> TrainingConfig:
+    return TrainingConfig(
+        minutes=1e6, learning_rate=0.05, max_steps=steps, warmup_steps=5, log_every=1, average=0.9, weight_decay=0
+    )
+
+
+def logged(folder):
+    return [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_it_learns_and_keeps_the_average(tmp_path):
+    module = fresh()
+    train(module, losses(module), config(300), tmp_path, CPU)
+    torch.testing.assert_close(module.weight, torch.ones(1, 3), atol=0.05, rtol=0)
+
+
+def test_a_run_that_was_stopped_goes_on_with_the_same_losses(tmp_path):
+    whole, cut = fresh(), fresh()
+    train(whole, losses(whole), TrainingConfig(**{**vars(config(40)), "final_rate": 1.0}), tmp_path / "whole", CPU)
+    for steps in (15, 40):
+        constant_rate = TrainingConfig(**{**vars(config(steps)), "final_rate": 1.0})
+        train(cut, losses(cut), constant_rate, tmp_path / "cut", CPU)
+    assert logged(tmp_path / "cut") == logged(tmp_path / "whole")
+    torch.testing.assert_close(cut.weight, whole.weight, rtol=0, atol=0)
+
+
+def test_exported_weights_read_back(tmp_path):
+    module = fresh()
+    export_weights(module, tmp_path / "deep" / "part.safetensors", {"licence": "Apache-2.0"})
+    read = load_file(tmp_path / "deep" / "part.safetensors")
+    torch.testing.assert_close(read["weight"].float(), module.weight, atol=1e-3, rtol=1e-3)
