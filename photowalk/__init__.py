@@ -1,3 +1,29 @@
 """photowalk turns one photograph into a 3D world that you can walk through."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from photowalk.geometry.cameras import Cameras as Cameras
+    from photowalk.presets import load_preset as load_preset
+    from photowalk.scene.types import Scene as Scene
+    from photowalk.world.session import World as World
+
 __version__ = "0.1.0"
+__all__ = ["Cameras", "Scene", "World", "load_preset"]
+
+_PUBLIC = {
+    "Cameras": "photowalk.geometry.cameras",
+    "Scene": "photowalk.scene.types",
+    "World": "photowalk.world.session",
+    "load_preset": "photowalk.presets",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used: `photowalk --help` should not wait for torch."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_PUBLIC[name]), name)

@@ -146,6 +146,10 @@ class WorldStore:
                 if _sha256(self.folder / entry.folder / name) != stored.sha256:
                     self._damaged(index, f"{name} holds other bytes than were written")
 
+    def write_video(self, file: Path) -> None:
+        """All frames as an .mp4."""
+        write_mp4(file, self.video(), FRAMES_PER_SECOND)
+
     def job_cameras(self) -> Cameras:
         """[F] of the job, all its chunks."""
         try:
@@ -189,7 +193,7 @@ class WorldStore:
 
     def write_walk(self) -> None:
         """walk.mp4 from the stored frames."""
-        write_mp4(self.folder / _WALK, self.video(), FRAMES_PER_SECOND)
+        self.write_video(self.folder / _WALK)
 
     @contextmanager
     def new_scene(self) -> Iterator[Path]:
@@ -491,6 +495,6 @@ def _explained(folder: Path) -> Iterator[None]:
             ) from error
         if error.errno in _READ_ONLY:
             raise WorldError(
-                f"{folder} cannot be written ({error.strerror}: {error.filename}); make it writable or use another folder"
+                f"{folder} cannot be written ({error.strerror}: {error.filename}); make it writable or use another one"
             ) from error
         raise

@@ -1,0 +1,230 @@
+"""The command line: parse, build, call. What it promises is a contract that scripts rely on; see docs/world_folder.md.
+
+Exit codes: 0 done, 1 a fault of the program, 2 a wrong input (one clear message), 130 cancelled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from photowalk.world.progress import OnStep, Progress
+
+DEFAULT_PATH = "walk"  # an oval that comes back to where it began, 161 frames at nano's chunk
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except KeyboardInterrupt:
+        print("\ncancelled; what was finished is kept, what was in work is not", file=sys.stderr)
+        return 130
+    except (ValueError, OSError) as error:
+        if options.debug:
+            raise
+        print(f"photowalk: {error}", file=sys.stderr)
+        return 2
+    except Exception as error:
+        if options.debug:
+            raise
+        print(
+            f"photowalk: a fault of the program: {type(error).__name__}: {error}\n"
+            f"run the same command with --debug to see where, and please report it",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+def generate(options: argparse.Namespace) -> None:
+    from photowalk import World
+
+    with _progress() as on_step:
+        world = World.create(
+            options.photo,
+            options.output,
+            path=options.path,
+            prompt=options.prompt,
+            preset=options.preset,
+            seed=options.seed,
+            size=options.size,
+            depth=options.depth,
+            fov_deg=options.fov,
+            on_step=on_step,
+            on_note=_note,
+        )
+    print(f"{world.folder}: {world.manifest.frames} frames, {world.folder / 'walk.mp4'}")
+
+
+def extend(options: argparse.Namespace) -> None:
+    from photowalk import World
+
+    with _progress() as on_step:
+        world = World.open(options.world).extend(
+            options.path, options.prompt, options.seed, on_step=on_step, on_note=_note
+        )
+    print(f"{world.folder}: {world.manifest.frames} frames, {world.folder / 'walk.mp4'}")
+
+
+def undo(options: argparse.Namespace) -> None:
+    from photowalk import World
+
+    world = World.open(options.world).undo(options.count)
+    print(f"{world.folder}: {world.manifest.frames} frames")
+
+
+def branch(options: argparse.Namespace) -> None:
+    from photowalk import World
+
+    world = World.open(options.world).branch(options.new, options.at)
+    print(f"{world.folder}: {world.manifest.frames} frames")
+
+
+def info(options: argparse.Namespace) -> None:
+    from photowalk import World
+
+    world = World.open(options.world)
+    if options.verify:
+        world.verify()
+    facts = world.info()
+    print(json.dumps(facts, indent=1, ensure_ascii=False) if options.json else "\n".join(_described(facts)))
+
+
+def reconstruct(options: argparse.Namespace) -> None:
+    from photowalk import World
+
+    with _progress() as on_step:
+        world = World.open(options.world).reconstruct(on_step)
+    print(f"{world.folder / 'scene' / 'splats.ply'}, {world.folder / 'preview.png'}")
+
+
+def export(options: argparse.Namespace) -> None:
+    from photowalk import World
+
+    World.open(options.world).export(options.files)
+    print(", ".join(options.files))
+
+
+def _described(facts: dict) -> Iterator[str]:
+    cameras, scale, (height, width) = facts["cameras"], facts["scale"], facts["size"]
+    yield f"{facts['folder']}: {facts['frames']} frames ({facts['seconds']:.1f} s), {width}x{height}"
+    yield f"  made from {facts['source']['photo']} with {facts['preset']}, seed {facts['seed']}"
+    yield "  chunks:"
+    for index, chunk in enumerate(facts["chunks"]):
+        words = [f"{chunk['frames']} frames", f"seed {chunk['seed']}", chunk["path"] or "the photo"]
+        prompt = f', "{chunk["prompt"]}"' if chunk["prompt"] else ""
+        yield f"    {index}: {', '.join(words)}{prompt}"
+        yield from (f"       {note}" for note in chunk["notes"])
+    yield (
+        f"  cameras: {cameras['fov_deg']:.0f} degrees wide, walked {cameras['walked']:.2f} m, "
+        f"at most {cameras['farthest']:.2f} m and now {cameras['from_start']:.2f} m from the start"
+    )
+    yield f"  memory: {facts['memory']['frames']} frames with depth"
+    yield f"  scale: metres, the photo's median depth is {scale['reference_depth']:.2f}"
+    yield f"  scene: {_scene(facts)}"
+    if facts["interrupted"]:
+        yield (
+            f"  interrupted: {facts['interrupted']['to_go']} chunk(s) to go; continue with: photowalk extend "
+            + (facts["folder"])
+        )
+    yield from (f"  licence of the {what}: {licence}" for what, licence in facts["licences"].items())
+
+
+def _scene(facts: dict) -> str:
+    made = facts["scene_frames"]
+    if not made:
+        return f"none; make it with: photowalk reconstruct {facts['folder']}"
+    return f"made from {made} frames" + ("" if made == facts["frames"] else "; the walk has changed since")
+
+
+def _note(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+@contextmanager
+def _progress() -> Iterator[OnStep]:
+    """A bar for each chunk, on stderr, that names the stage it is in."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description:24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Bars(*columns, console=Console(stderr=True)) as bars:
+        tasks: dict[int, object] = {}
+
+        def show(step: Progress) -> None:
+            if step.chunk not in tasks:
+                for finished in tasks.values():
+                    bars.stop_task(finished)
+                tasks[step.chunk] = bars.add_task("")
+            name = f"chunk {step.chunk}/{step.chunks} {step.stage}" if step.chunks > 1 else step.stage
+            bars.update(tasks[step.chunk], description=name, completed=step.done, total=step.total)
+
+        yield show
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.lower().partition("x")
+    if not (height.isdecimal() and width.isdecimal()):
+        raise argparse.ArgumentTypeError(f"a size is HEIGHTxWIDTH in pixels, such as 256x448, got '{text}'")
+    return int(height), int(width)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="photowalk", description="Turn one photograph into a 3D world to walk through."
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    path_help = "a preset, a file, or a sentence such as 'forward 2, left 60deg, back to start'"
+
+    command = _command(commands, "generate", generate, "make a world of a photo and walk in it")
+    command.add_argument("photo", metavar="PHOTO")
+    command.add_argument("-o", "--output", metavar="WORLD", required=True, help="the folder to make")
+    command.add_argument("--path", default=DEFAULT_PATH, help=f"{path_help} (default: {DEFAULT_PATH})")
+    command.add_argument("--prompt", default="", metavar="TEXT", help="what the place is")
+    command.add_argument("--preset", default="nano", metavar="NAME", help="the networks to use (default: nano)")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--size", type=_size, metavar="HxW", help="of the frames (default: the preset's)")
+    command.add_argument("--depth", metavar="FILE", help="the photo's depth in metres: .npy, .npz, 16-bit .png")
+    command.add_argument("--fov", type=float, metavar="DEG", help="the photo's horizontal field of view in degrees")
+
+    command = _command(commands, "extend", extend, "walk on, or finish a walk that was interrupted")
+    command.add_argument("world", metavar="WORLD")
+    command.add_argument("--path", help=f"{path_help}; without it an interrupted walk is continued")
+    command.add_argument("--prompt", metavar="TEXT", help="what is there (default: the last prompt)")
+    command.add_argument("--seed", type=int, help="(default: the world's)")
+
+    command = _command(commands, "undo", undo, "drop the last chunks of the walk")
+    command.add_argument("world", metavar="WORLD")
+    command.add_argument("count", metavar="COUNT", type=int, nargs="?", default=1)
+
+    command = _command(commands, "branch", branch, "start a new world from a chunk of this one")
+    command.add_argument("world", metavar="WORLD")
+    command.add_argument("new", metavar="NEW")
+    command.add_argument("--at", type=int, metavar="CHUNK", help="the last chunk to take along (default: all)")
+
+    command = _command(commands, "info", info, "say what is in a world")
+    command.add_argument("world", metavar="WORLD")
+    command.add_argument("--json", action="store_true")
+    command.add_argument("--verify", action="store_true", help="compare every file with its hash")
+
+    command = _command(commands, "reconstruct", reconstruct, "make splats of the walk, in WORLD/scene")
+    command.add_argument("world", metavar="WORLD")
+
+    command = _command(commands, "export", export, "write files: .ply splats, .mp4 walk, .npz or .json cameras")
+    command.add_argument("world", metavar="WORLD")
+    command.add_argument("files", metavar="FILE", nargs="+")
+    return parser
+
+
+def _command(commands, name: str, run, text: str) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    command.add_argument("--debug", action="store_true", help="show where an error comes from")
+    command.set_defaults(run=run)
+    return command

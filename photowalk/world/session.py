@@ -1,0 +1,341 @@
+"""A world that is being walked: plans paths, makes their chunks and keeps each one as soon as it is made.
+
+`World` is what the command line and other programs hold. It knows the order of things; how frames are made is the
+generator's business, how they are kept the store's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from photowalk.geometry import path_files
+from photowalk.geometry.cameras import Cameras
+from photowalk.geometry.path_language import plan
+from photowalk.presets import Preset, load_preset
+from photowalk.scene.collision import shorten
+from photowalk.scene.depth_files import read_depth
+from photowalk.scene.images import read_photo
+from photowalk.world.generator import Generator
+from photowalk.world.progress import OnStep, Progress
+from photowalk.world.state import WorldState
+from photowalk.world.store import FRAMES_PER_SECOND, Job, Manifest, WorldError, WorldStore, create, new_world
+
+Note = Callable[[str], None]
+
+
+def _ignore(_: object) -> None:
+    return None
+
+
+class World:
+    """One world folder and the networks that extend it. Networks and frames are loaded when they are first needed."""
+
+    def __init__(self, store: WorldStore, generator: Generator | None = None) -> None:
+        self._store = store
+        self._generator = generator
+        self._state: tuple[tuple, WorldState] | None = None  # the manifest's chunks and what they hold
+
+    @classmethod
+    def open(cls, folder: str | Path, generator: Generator | None = None) -> World:
+        """A world that exists. `generator` replaces the one that its preset would build. Raises WorldError."""
+        return cls(WorldStore(folder), generator)
+
+    @classmethod
+    def create(
+        cls,
+        photo: str | Path,
+        folder: str | Path,
+        *,
+        path: str | Cameras | None = None,
+        prompt: str = "",
+        preset: str | Preset = "nano",
+        seed: int = 0,
+        size: tuple[int, int] | None = None,
+        depth: str | Path | None = None,
+        fov_deg: float | None = None,
+        on_step: OnStep = _ignore,
+        on_note: Note = _ignore,
+    ) -> World:
+        """Make a world of a photo and walk along `path`, as `extend` does; without a path it holds the photo alone.
+
+        `size` is (height, width), by default the preset's; `depth` a file of metres along +Z and `fov_deg` the
+        horizontal field of view, both estimated when not given. On a bad input nothing is written. A world that was
+        made by the same call is continued if it was interrupted, and left alone if it was not.
+        Raises PhotoError, DepthError, PathError, WorldError.
+        """
+        preset = load_preset(preset) if isinstance(preset, str) else preset
+        height, width = size or (preset.height, preset.width)
+        if (Path(folder) / "world.json").exists():
+            wanted = (preset.name, height, width, seed, prompt, _source(photo, depth, fov_deg), path)
+            return cls.open(folder)._finish(wanted, on_step, on_note)
+        picture = read_photo(photo, height, width)
+        original = (picture.original_height, picture.original_width)
+        known_depth = None if depth is None else read_depth(depth, height, width, photo_size=original)
+        focal_px = picture.focal_px if fov_deg is None else _focal_px(fov_deg, width)
+        with new_world(folder) as partial:
+            generator = preset.build()
+            device = generator.placement.device
+            known_depth = None if known_depth is None else known_depth.to(device)
+            on_step(Progress("photo", 0, 1))
+            state = generator.start(
+                picture.image.to(device), focal_px=focal_px, depth=known_depth, prompt=prompt, seed=seed
+            )
+            manifest = Manifest(
+                preset=preset.name,
+                height=height,
+                width=width,
+                chunk_frames=preset.chunk_frames,
+                seed=seed,
+                source=_source(photo, depth, fov_deg),
+                licences={"weights": preset.licence, "code": "Apache-2.0"},
+                reference_depth=state.reference_depth,
+            )
+            job, cameras = (None, None) if path is None else _plan(path, state, manifest, prompt, seed, on_note)
+            create(partial, manifest, state.first.image.cpu(), state.chunks[0], job, cameras)
+        world = cls.open(folder, generator)
+        return world if path is None else world.extend(on_step=on_step)
+
+    # ---- walking
+
+    def extend(
+        self,
+        path: str | Cameras | None = None,
+        prompt: str | None = None,
+        seed: int | None = None,
+        *,
+        on_step: OnStep = _ignore,
+        on_note: Note = _ignore,
+    ) -> World:
+        """Continue the walk along `path`: a sentence, preset or file, or cameras [k * chunk_frames]. Without one,
+        finish a walk that was interrupted. The prompt stays the last one unless given.
+
+        Every chunk is kept when it is made. If `on_step` raises, or the process dies, the chunk in work is lost and the
+        rest of the walk waits to be continued or replaced. Raises PathError, WorldError.
+        """
+        with self._store.locked():
+            manifest = self._store.manifest
+            if path is not None:
+                prompt = manifest.chunks[-1].prompt if prompt is None else prompt
+                seed = manifest.seed if seed is None else seed
+                self._store.begin(*_plan(path, self.state, manifest, prompt, seed, on_note))
+            elif manifest.job is None and (self.folder / "walk.mp4").exists():
+                raise WorldError(f"{self.folder} has no interrupted walk to continue; give a path to walk along")
+            if self._store.manifest.job is not None:
+                self._make_chunks(on_step)
+            self._store.write_walk()
+        return self
+
+    def undo(self, count: int = 1) -> World:
+        """Drop the last `count` chunks, and a walk that was interrupted."""
+        with self._store.locked():
+            chunks = len(self._store.manifest.chunks)
+            if not 1 <= count < chunks:
+                raise WorldError(
+                    f"{self.folder} has {chunks - 1} chunk(s) after the photo, {count} cannot be undone; "
+                    f"give a number from 1 to {chunks - 1}"
+                    if chunks > 1
+                    else f"{self.folder} holds the photo alone; there is nothing to undo"
+                )
+            self._store.truncate(chunks - count)
+            self._store.write_walk()
+        return self
+
+    def branch(self, folder: str | Path, at: int | None = None) -> World:
+        """A new world that shares this one's chunks up to number `at` (0 is the photo; by default all)."""
+        last = len(self._store.manifest.chunks) - 1
+        at = last if at is None else at
+        if not 0 <= at <= last:
+            raise WorldError(f"{self.folder} has chunks 0 to {last}, there is no chunk {at} to branch at")
+        store = self._store.branch(folder, at + 1)
+        with store.locked():
+            store.write_walk()
+        return World(store, self._generator)
+
+    # ---- looking
+
+    @property
+    def folder(self) -> Path:
+        return self._store.folder
+
+    @property
+    def manifest(self) -> Manifest:
+        return self._store.manifest
+
+    @property
+    def state(self) -> WorldState:
+        """All frames, cameras, depths and the memory of them."""
+        chunks = self._store.manifest.chunks
+        if self._state is None or self._state[0] != chunks:
+            self._state = (chunks, self._store.load(self.generator.placement.device))
+        return self._state[1]
+
+    @property
+    def generator(self) -> Generator:
+        if self._generator is None:
+            self._generator = load_preset(self._store.manifest.preset).build()
+        return self._generator
+
+    def verify(self) -> None:
+        """Compare every file with the hash it was written with. Raises WorldError that names the first bad chunk."""
+        self._store.verify()
+
+    def info(self) -> dict:
+        """What the world is, as plain values; lengths are in metres where the depth is."""
+        manifest, cameras = self._store.manifest, self._store.cameras()
+        centres = cameras.centres.double()
+        focal = float(cameras.intrinsics[0, 0, 0])
+        return {
+            "folder": str(self.folder),
+            "version": manifest.version,
+            "preset": manifest.preset,
+            "size": [manifest.height, manifest.width],
+            "frames": manifest.frames,
+            "seconds": manifest.frames / FRAMES_PER_SECOND,
+            "seed": manifest.seed,
+            "source": manifest.source,
+            "chunks": [
+                {name: value for name, value in asdict(entry).items() if name != "files"} for entry in manifest.chunks
+            ],
+            "cameras": {
+                "focal_px": focal,
+                "fov_deg": math.degrees(2 * math.atan(manifest.width / 2 / focal)),
+                "walked": float(centres.diff(dim=0).norm(dim=-1).sum()),
+                "farthest": float((centres - centres[0]).norm(dim=-1).max()),
+                "from_start": float((centres[-1] - centres[0]).norm()),
+            },
+            "memory": {"frames": sum(entry.depth_frames for entry in manifest.chunks)},
+            "scale": {"unit": "metre", "reference_depth": manifest.reference_depth},
+            "licences": manifest.licences,
+            "interrupted": None if manifest.job is None else {**asdict(manifest.job), "to_go": manifest.chunks_to_go},
+            "scene_frames": manifest.scene_frames,
+        }
+
+    # ---- lifting and exporting
+
+    def reconstruct(self, on_step: OnStep = _ignore) -> World:
+        """Splats and a preview of them into the folder's scene/, and preview.png."""
+        from photowalk.export.ply import write_ply
+        from photowalk.reconstruct import reconstruct, write_preview
+
+        with self._store.locked():
+            clips = [self._store.chunk(index).clip for index in range(len(self._store.manifest.chunks))]
+            scene = reconstruct(clips, on_step=lambda done, total: on_step(Progress("splats", done, total)))
+            with self._store.new_scene() as folder:
+                write_ply(folder / "splats.ply", scene.everything)
+                write_preview(
+                    scene,
+                    self._store.cameras(),
+                    video=folder / "preview.mp4",
+                    picture=self.folder / "preview.png",
+                    every=2,
+                    on_step=lambda done, total: on_step(Progress("preview", done, total)),
+                )
+        return self
+
+    def export(self, files: list[str | Path]) -> None:
+        """Write each file in the format of its ending: .ply splats, .mp4 the walk, .npz or .json its cameras."""
+        writers = {
+            ".ply": self._export_splats,
+            ".mp4": self._store.write_video,
+            ".npz": lambda file: path_files.write(file, self._store.cameras()),
+            ".json": lambda file: path_files.write(file, self._store.cameras()),
+        }
+        files = [Path(file) for file in files]
+        for file in files:
+            if file.suffix.lower() not in writers:
+                raise WorldError(f"{file}: '{file.suffix}' is no known format; known endings: {', '.join(writers)}")
+            if not file.absolute().parent.is_dir():
+                raise WorldError(f"{file}: there is no folder {file.absolute().parent}; make it first")
+        for file in files:
+            writers[file.suffix.lower()](file)
+
+    # ---- inside
+
+    def _finish(self, wanted: tuple, on_step: OnStep, on_note: Note) -> World:
+        """This world, finished, if `create` made it from what is `wanted` now."""
+        manifest = self._store.manifest
+        walks = [manifest.job.path] if manifest.job and manifest.job.first_chunk == 1 else []
+        walks += [entry.path for entry in manifest.chunks[1:2]]
+        made = (manifest.preset, manifest.height, manifest.width, manifest.seed, manifest.chunks[0].prompt)
+        if (*made, manifest.source, walks[0] if walks else None) != wanted:
+            raise WorldError(
+                f"{self.folder} exists already and was made from another photo or with other options; choose another "
+                f"folder, delete it, or walk on in it with: photowalk extend {self.folder} --path PATH"
+            )
+        if manifest.job is None and (self.folder / "walk.mp4").exists():
+            on_note(f"{self.folder} is finished already; walk on with: photowalk extend {self.folder} --path PATH")
+            return self
+        on_note(f"{self.folder} was interrupted and is continued")
+        return self.extend(on_step=on_step)
+
+    def _export_splats(self, file: Path) -> None:
+        splats = self.folder / "scene" / "splats.ply"
+        if not splats.is_file():
+            raise WorldError(f"{self.folder} has no splats yet; make them with: photowalk reconstruct {self.folder}")
+        partial = file.with_name(f".{file.name}.partial")
+        try:
+            shutil.copyfile(splats, partial)
+            partial.replace(file)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def _make_chunks(self, on_step: OnStep) -> None:
+        """Make what is left of the job; the store drops the job with its last chunk."""
+        cameras, state = self._store.job_cameras(), self.state
+        while (job := self._store.manifest.job) is not None:
+            size, number = self._store.manifest.chunk_frames, len(state.chunks)
+            done = number - job.first_chunk
+            state = self.generator.extend(
+                state,
+                cameras[done * size : (done + 1) * size].to(self.generator.placement.device),
+                job.prompt,
+                seed=job.seed + number,
+                on_step=lambda step, done=done, job=job: on_step(replace(step, chunk=done + 1, chunks=job.chunks)),
+            ).annotated(job.path, job.notes if done == 0 else ())
+            self._store.append(state.chunks[-1])
+            self._state = (self._store.manifest.chunks, state)
+
+
+def _plan(
+    path: str | Cameras, state: WorldState, manifest: Manifest, prompt: str, seed: int, on_note: Note
+) -> tuple[Job, Cameras]:
+    """The walk along `path` as whole chunks, kept clear of what is known to be in the way."""
+    start, size, notes = state.cameras[-1], manifest.chunk_frames, []
+    if isinstance(path, Cameras):
+        if len(path) == 0 or len(path) % size or (path.height, path.width) != (manifest.height, manifest.width):
+            raise WorldError(
+                f"a walk wants cameras of whole chunks of {size} frames of {manifest.height}x{manifest.width}, "
+                f"got {len(path)} of {path.height}x{path.width}"
+            )
+        text, cameras = "cameras", path.check().to(start.camera_from_world)
+    else:
+        planned = plan(
+            path, start, start_of_walk=state.cameras[0], reference_depth=manifest.reference_depth, chunk=size
+        )
+        shortened, word = shorten(planned.cameras, state.views)
+        text, notes, cameras = path, [*planned.notes, *([word] if word else [])], shortened[1:]
+    for note in notes:
+        on_note(note)
+    job = Job(text, prompt, seed, tuple(notes), first_chunk=len(state.chunks), chunks=len(cameras) // size)
+    return job, cameras
+
+
+def _focal_px(fov_deg: float, width: int) -> float:
+    if not 5 <= fov_deg <= 150:
+        raise WorldError(f"a field of view wants 5 to 150 degrees, got {fov_deg}")
+    return width / 2 / math.tan(math.radians(fov_deg) / 2)
+
+
+def _source(photo: str | Path, depth: str | Path | None, fov_deg: float | None) -> dict[str, str]:
+    """What a world was made from; a world made from the same has the same photo chunk."""
+    source = {"photo": Path(photo).name, "photo_sha256": hashlib.sha256(Path(photo).read_bytes()).hexdigest()}
+    if depth is not None:
+        source["depth_sha256"] = hashlib.sha256(Path(depth).read_bytes()).hexdigest()
+    if fov_deg is not None:
+        source["fov_deg"] = str(fov_deg)
+    return source
