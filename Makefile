@@ -24,14 +24,16 @@ PHOTOWALK := .venv/bin/photowalk
 
 world: .venv/installed
 	@if [ -e "$(WORLD)/scene/splats.ply" ]; then \
-	  echo "$(WORLD) is finished already. Continue it with: $(PHOTOWALK) extend $(WORLD) --path \"left 40deg, back to start\""; \
-	  echo "To start over: make clean-world. To make another: make world WORLD=out/other PHOTO=..."; \
-	else \
+	  echo "$(WORLD) is finished. Walk on: $(PHOTOWALK) extend $(WORLD) --path \"left 40deg, back to start\""; \
+	  echo "Start over: make clean-world world. Make another: make world PHOTO=my.jpg WORLD=out/mine"; \
+	  exit; \
+	fi; \
+	if [ ! -e "$(WORLD)/world.json" ]; then \
 	  $(PHOTOWALK) generate "$(PHOTO)" -o "$(WORLD)" --seed "$(SEED)" \
-	    $(if $(WALK),--path "$(WALK)") $(if $(PROMPT),--prompt "$(PROMPT)") && \
-	  $(PHOTOWALK) reconstruct "$(WORLD)" && \
-	  echo "Done: $(WORLD)/walk.mp4, $(WORLD)/preview.png, $(WORLD)/scene/splats.ply"; \
-	fi
+	    $(if $(WALK),--path "$(WALK)") $(if $(PROMPT),--prompt "$(PROMPT)"); \
+	elif [ ! -e "$(WORLD)/walk.mp4" ]; then \
+	  echo "$(WORLD) was interrupted; continuing" && $(PHOTOWALK) extend "$(WORLD)"; \
+	fi && $(PHOTOWALK) reconstruct "$(WORLD)"
 
 test: lint
 	$(RUN) pytest
