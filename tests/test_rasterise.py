@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from photowalk.geometry.cameras import Cameras
+from photowalk.geometry.motions import rotation_from_quaternion
 from photowalk.kernels.rasterise import LOW_PASS, SH_DC, evaluate_harmonics, harmonics_basis
-from photowalk.scene.render import render, rotation_matrices
+from photowalk.scene.render import render
 from photowalk.scene.types import Splats
 
 
@@ -17,7 +18,7 @@ def twin(splats: Splats, camera: Cameras):
     in_camera = splats.means @ pose[:3, :3].T + pose[:3, 3]
     z = in_camera[:, 2]
     pixels, _ = camera.project(splats.means)
-    axes = rotation_matrices(splats.rotations) @ torch.diag_embed(splats.scales)
+    axes = rotation_from_quaternion(splats.rotations) @ torch.diag_embed(splats.scales)
     zero = torch.zeros_like(z)
     fx, fy = intrinsics[0, 0], intrinsics[1, 1]
     rows = [fx / z, zero, -fx * in_camera[:, 0] / z**2, zero, fy / z, -fy * in_camera[:, 1] / z**2]

@@ -63,7 +63,7 @@ class _Composite(torch.autograd.Function):
             wp.from_torch(last),
         ]
         _launch(_forward, [*arguments, *outputs], tiles, device)
-        ctx.save_for_backward(*inputs, transmittance, last)
+        ctx.save_for_backward(*inputs, transmittance.detach().clone(), last)
         ctx.tiles = tiles
         ctx.mark_non_differentiable(median)
         return blended, transmittance, median

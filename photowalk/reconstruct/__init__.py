@@ -1,0 +1,4 @@
+"""From a walk to a place: splats of all its frames, and what they look like."""
+
+from photowalk.reconstruct.fuse import reconstruct as reconstruct
+from photowalk.reconstruct.preview import write_preview as write_preview

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from photowalk.geometry.cameras import Cameras
+from photowalk.geometry.motions import rotation_from_quaternion
 from photowalk.kernels.rasterise import evaluate_harmonics, rasterise
 from photowalk.scene.types import Splats
 
@@ -32,7 +33,7 @@ def render(splats: Splats, cameras: Cameras, background: Tensor | None = None) -
         return Rendered(*(torch.stack([getattr(frame, name) for frame in frames]) for name in names))
     camera = cameras.to(splats.means)
     colours = evaluate_harmonics(splats.colours, torch.nn.functional.normalize(splats.means - camera.centres, dim=-1))
-    axes = rotation_matrices(splats.rotations) * splats.scales[:, None, :]
+    axes = rotation_from_quaternion(splats.rotations) * splats.scales[:, None, :]
     colour, alpha, expected, median = rasterise(
         splats.means,
         axes,
@@ -47,14 +48,3 @@ def render(splats: Splats, cameras: Cameras, background: Tensor | None = None) -
     if background is not None:
         image = image + (1 - alpha) * (background[:, None, None] if background.ndim == 1 else background)
     return Rendered(image, median, expected, alpha)
-
-
-def rotation_matrices(quaternions: Tensor) -> Tensor:
-    """Quaternions wxyz [*, 4], not necessarily of unit length -> rotation matrices [*, 3, 3]."""
-    w, x, y, z = torch.nn.functional.normalize(quaternions, dim=-1).unbind(-1)
-    rows = [
-        *(1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
-        *(2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
-        *(2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
-    ]
-    return torch.stack(rows, dim=-1).view(*quaternions.shape[:-1], 3, 3)

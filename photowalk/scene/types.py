@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
+import torch
 from torch import Tensor
 
 from photowalk.geometry.cameras import Cameras
@@ -14,7 +15,7 @@ class View:
     """One posed RGB-D picture."""
 
     image: Tensor  # [3, H, W] in [0, 1]
-    depth: Tensor  # [H, W] along +Z, 0 = unknown or sky
+    depth: Tensor  # [H, W] along +Z, 0 = unknown, inf = sky
     camera: Cameras  # []
     frame: int  # index in the walk
 
@@ -33,7 +34,7 @@ class Clip:
 
     video: Tensor  # [F, 3, H, W] in [0, 1]
     cameras: Cameras  # [F]
-    depth: Tensor | None = None  # [F, H, W] along +Z, 0 = unknown or sky
+    depth: Tensor | None = None  # [F, H, W] along +Z, 0 = unknown (whole frames may be), inf = sky
     prompt: str = ""
 
     def __post_init__(self) -> None:
@@ -62,3 +63,25 @@ class Splats:
 
     def __len__(self) -> int:
         return self.means.shape[0]
+
+    def to(self, *args, **kwargs) -> Splats:
+        return Splats(*(getattr(self, field.name).to(*args, **kwargs) for field in fields(self)))
+
+    def __getitem__(self, index) -> Splats:
+        return Splats(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    @staticmethod
+    def cat(parts: list[Splats]) -> Splats:
+        return Splats(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Splats)))
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A place in splats. The sky is kept apart, because it is a picture on a far dome and not geometry."""
+
+    splats: Splats
+    sky: Splats | None = None
+
+    @property
+    def everything(self) -> Splats:
+        return self.splats if self.sky is None else Splats.cat([self.splats, self.sky])

@@ -1,0 +1,70 @@
+"""Fewer splats for the same scene: neighbours are merged into one with the same total, centre and spread."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from photowalk.geometry.motions import quaternion_from_rotation, rotation_from_quaternion
+from photowalk.reconstruct.lift import FOOTPRINT
+from photowalk.scene.types import Splats
+
+_GROWTH = 1.25  # of the cells, at least, from one attempt to the next
+_COVER = (
+    12 * FOOTPRINT**2
+)  # a filled cell has 1/12 of its side squared as variance; covering it takes FOOTPRINT squared
+_ENDLESS = 1e6  # cells of so many spacings hold any scene
+_HASH = (0x1F3D5B79AC2E4F61, 0x2545F4914F6CDD1D, 0x369DEA0F31A53F85, 0x27BB2EE687B0B0FD, 0x106689D45497FDB5)
+
+
+def simplify(splats: Splats, budget: int) -> Splats:
+    """At most `budget` splats. Cells grow with each splat's own size, so near detail is kept as long as far detail."""
+    cell = 1.0
+    while len(splats) > budget:
+        group = _cells(splats, cell) if cell < _ENDLESS else torch.zeros_like(splats.opacities).long()
+        groups = int(group.max()) + 1
+        if groups <= budget:
+            return merge(splats, group)
+        cell *= max(_GROWTH, (groups / budget) ** 0.5)  # splats lie on surfaces, so their number falls with the area
+    return splats
+
+
+def merge(splats: Splats, group: Tensor) -> Splats:
+    """One splat for every group [N] (0 .. G - 1): moments weighted with opacity times area, and the spread of the
+    centres widened until the new splats close the surface as the old ones did."""
+    count = int(group.max()) + 1
+    area = splats.scales[:, 0] * splats.scales[:, 1]
+    weight = splats.opacities.clamp_min(1e-4) * area
+
+    def total(values: Tensor) -> Tensor:
+        return torch.zeros(count, *values.shape[1:]).to(values).index_add_(0, group, values)
+
+    def mean(values: Tensor) -> Tensor:
+        share = (weight / total(weight)[group]).view(-1, *[1] * (values.ndim - 1))
+        return total(values * share)
+
+    centre = mean(splats.means)
+    offset = splats.means - centre[group]
+    scatter = _COVER * offset[:, :, None] * offset[:, None, :]
+    axes = rotation_from_quaternion(splats.rotations) * splats.scales[:, None, :]
+    variances, directions = torch.linalg.eigh(mean(axes @ axes.mT + scatter))
+    scales = variances.clamp_min(1e-14).sqrt().flip(-1)  # largest first, the normal last
+    directions = directions.flip(-1)
+    directions = directions * torch.linalg.det(directions).sign()[:, None, None]
+    return Splats(centre, scales, quaternion_from_rotation(directions), mean(splats.opacities), mean(splats.colours))
+
+
+def _cells(splats: Splats, cell: float) -> Tensor:
+    """Group [N] of each splat: its cubic cell, whose side is a power of two near `cell` times its spacing, and the
+    side its normal faces, so that the two faces of a thin wall stay apart."""
+    spacing = 2 * splats.scales[:, 1] * cell
+    level = torch.log2(spacing).round()
+    position = (splats.means / torch.exp2(level)[:, None]).floor().long()
+    normal = rotation_from_quaternion(splats.rotations)[:, :, 2]
+    axis = normal.abs().argmax(dim=-1)
+    facing = 2 * axis + (normal.gather(1, axis[:, None])[:, 0] > 0)
+    parts = torch.cat([position, level.long()[:, None], facing[:, None]], dim=1)
+    key = (parts * torch.tensor(_HASH, device=parts.device)).sum(
+        dim=1
+    )  # wraps around; sorting rows would be far slower
+    return torch.unique(key, return_inverse=True)[1]

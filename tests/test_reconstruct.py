@@ -1,0 +1,172 @@
+"""Reconstruction of a room that is known exactly: a textured box with a pillar in it, half of it open to the sky."""
+
+import math
+
+import pytest
+import torch
+
+from photowalk.evaluate.images import psnr
+from photowalk.geometry.cameras import Cameras
+from photowalk.geometry.motions import look_at
+from photowalk.reconstruct import reconstruct, write_preview
+from photowalk.reconstruct.fuse import remove_floaters, views_with_depth
+from photowalk.reconstruct.lift import lift, surface_of
+from photowalk.reconstruct.simplify import simplify
+from photowalk.scene.render import render
+from photowalk.scene.types import Clip, Scene, Splats, View
+
+ROOM = torch.tensor([[-2.0, -1.2, -1.0], [2.0, 1.2, 5.0]])
+PILLAR = torch.tensor([[-0.3, -1.2, 2.5], [0.3, 1.2, 3.0]])
+
+
+def texture(points):
+    x, y, z = points.unbind(-1)
+    waves = [torch.sin(3 * x + 2 * y) * torch.cos(2 * z), torch.sin(4 * z - x + 3 * y), torch.cos(3 * y + x + z)]
+    return (0.5 + 0.3 * torch.stack(waves, dim=-1)).clamp(0, 1)
+
+
+def hits(origins, directions, box):
+    """Distances [*] at which rays enter and leave a box."""
+    times = (box[:, None, None, :] - origins) / directions
+    return times.amin(0).amax(-1), times.amax(0).amin(-1)
+
+
+def look(camera, roofless=False):
+    """Image [3, H, W] and depth [H, W] of the room."""
+    origin, directions = camera.rays()
+    _, distance = hits(origin, directions, ROOM)
+    enter, leave = hits(origin, directions, PILLAR)
+    distance = torch.where((enter < leave) & (enter > 0), torch.minimum(enter, distance), distance)
+    points = origin + distance[..., None] * directions
+    depth = (points @ camera.camera_from_world[:3, :3].T + camera.camera_from_world[:3, 3])[..., 2]
+    image = texture(points)
+    if roofless:
+        sky = points[..., 1] < ROOM[0, 1] + 1e-3
+        depth = torch.where(sky, torch.inf, depth)
+        image = torch.where(sky[..., None], torch.tensor([0.4, 0.6, 1.0]), image)
+    return image.movedim(-1, 0), depth
+
+
+def path(count, height=64, width=112):
+    turns = torch.linspace(0, 1, count)
+    centres = torch.stack([0.9 * torch.sin(2 * math.pi * turns), 0.2 * turns, 0.8 * turns], dim=-1)
+    targets = torch.stack([0.5 * torch.sin(7 * turns), torch.zeros(count), torch.full((count,), 4.0)], dim=-1)
+    return Cameras.from_fov(look_at(centres, targets), 75.0, height, width)
+
+
+def walk(count=9, **options):
+    cameras = path(count)
+    images, depths = zip(*(look(camera, **options) for camera in cameras))
+    return Clip(torch.stack(images), cameras, torch.stack(depths))
+
+
+def in_between(clip):
+    """Cameras half way between those of the walk."""
+    cameras = path(2 * len(clip) - 1)[1::2]
+    return cameras, torch.stack([look(camera)[0] for camera in cameras])
+
+
+def test_views_in_between_look_like_the_room():
+    clip = walk()
+    scene = reconstruct([clip])
+    assert scene.sky is None
+    assert len(scene.splats) < 0.5 * clip.depth.numel()  # what frames agree on is described once
+    cameras, truth = in_between(clip)
+    rendered = render(scene.splats, cameras)
+    assert psnr(rendered.image, truth).min() > 24
+    assert rendered.alpha.mean() > 0.98
+
+
+def test_normals_and_footprints_of_a_slanted_plane():
+    camera = Cameras.from_fov(torch.eye(4), 60.0, 20, 30)
+    normal = torch.nn.functional.normalize(torch.tensor([0.3, -0.5, 1.0]), dim=0)
+    _, rays = camera.rays()
+    depth = 2 / (rays @ normal) * rays[..., 2]
+    surface = surface_of(depth, camera)
+    assert surface.valid.all()
+    assert torch.allclose(surface.normals, normal.expand(20, 30, 3), atol=1e-3)
+    assert torch.allclose(surface.slant, rays @ normal, atol=1e-3)
+    splats = lift(torch.rand(3, 20, 30), surface, camera, surface.valid)
+    assert (splats.scales[:, 2] < 0.3 * splats.scales[:, 1]).all()
+
+
+def test_ramps_between_surfaces_are_dropped_but_crisp_edges_stay():
+    camera = Cameras.from_fov(torch.eye(4), 60.0, 20, 60)
+    crisp = torch.full((20, 60), 4.0)
+    crisp[:, :30] = 2
+    assert surface_of(crisp, camera).valid.all()
+    blurred = crisp.clone()
+    blurred[:, 28:32] = torch.tensor([2.4, 2.8, 3.2, 3.6])
+    valid = surface_of(blurred, camera).valid
+    assert not valid[:, 29:31].any()
+    assert valid[:, :27].all()
+    assert valid[:, 34:].all()
+
+
+def test_floaters_are_voted_out():
+    clip = walk(5)
+    scene = reconstruct([clip])
+    some = scene.splats[::50]
+    centre = clip.cameras.centres.mean(0)
+    floating = Splats(centre + 0.4 * (some.means - centre), some.scales, some.rotations, some.opacities, some.colours)
+    both = remove_floaters(Splats.cat([scene.splats, floating]), views_with_depth([clip]))
+    assert len(scene.splats) <= len(both) + 5
+    assert len(both) <= len(scene.splats) + 0.05 * len(floating)
+
+
+def test_sky_goes_to_a_dome():
+    clip = walk(5, roofless=True)
+    scene = reconstruct([clip])
+    assert scene.splats.means[:, 1].min() > ROOM[0, 1] - 0.05
+    assert scene.sky is not None
+    assert scene.sky.means.norm(dim=-1).min() > 10
+    sky = torch.isinf(clip.depth[2])
+    image = render(scene.everything, clip.cameras[2]).image
+    error = (image - torch.tensor([0.4, 0.6, 1.0])[:, None, None]).abs().amax(0)[sky]
+    assert error.median() < 0.02
+    assert psnr(image, clip.video[2]) > 24
+
+
+def test_a_closer_look_replaces_coarse_splats():
+    far, near = path(2)
+    near = Cameras(look_at(torch.tensor([1.2, 0.0, 3.8]), torch.tensor([1.2, 0.0, 5.0])), near.intrinsics, 64, 112)
+    views = [View(*look(camera), camera, frame) for frame, camera in enumerate((far, near))]
+    scene, without = reconstruct(views), reconstruct(views[:1])
+    truth = look(near)[0]
+    assert psnr(render(scene.splats, near).image, truth) > psnr(render(without.splats, near).image, truth) + 3
+
+
+def test_budget_is_kept_and_the_picture_stays_alike():
+    clip = walk()
+    scene = reconstruct([clip], budget=3000)
+    assert 1000 < len(scene.splats) <= 3000
+    cameras, truth = in_between(clip)
+    assert psnr(render(scene.splats, cameras).image, truth).mean() > 19
+
+
+def test_merging_keeps_moments():
+    splats = reconstruct([walk(2)]).splats[:500]
+    one = simplify(splats, 1)
+    weight = splats.opacities * splats.scales[:, 0] * splats.scales[:, 1]
+    assert len(one) == 1
+    assert torch.allclose(one.means[0], (weight[:, None] * splats.means).sum(0) / weight.sum(), atol=1e-3)
+
+
+def test_frames_without_depth_are_passed_over_and_none_at_all_is_an_error():
+    clip = walk(4)
+    depth = clip.depth.clone()
+    depth[1::2] = 0
+    partial = Clip(clip.video, clip.cameras, depth)
+    assert [view.frame for view in views_with_depth([partial, partial])] == [0, 2, 4, 6]
+    with pytest.raises(ValueError, match="no frame of this walk has depth"):
+        reconstruct([Clip(clip.video, clip.cameras)])
+    with pytest.raises(ValueError, match="all sky"):
+        reconstruct([Clip(clip.video, clip.cameras, torch.full_like(depth, torch.inf))])
+
+
+def test_preview_writes_a_video_and_a_picture(tmp_path):
+    clip = walk(3)
+    scene: Scene = reconstruct([clip])
+    write_preview(scene, path(13), video=tmp_path / "preview.mp4", picture=tmp_path / "preview.png", every=2)
+    assert (tmp_path / "preview.mp4").stat().st_size > 1000
+    assert (tmp_path / "preview.png").stat().st_size > 1000
