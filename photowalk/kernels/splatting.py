@@ -22,7 +22,7 @@ wp.set_module_options({"enable_backward": False})
 
 OCCLUSION_SHARPNESS = 50.0  # published: exponent of the depth weight at the farthest point
 WEIGHT_EPSILON = 1e-7  # published: keeps depth weights and divisions by z away from zero
-NO_WINNER = 2**63 - 1
+NO_WINNER = wp.constant(2**63 - 1)
 
 
 def reliable_depth(depth: Tensor, *, ratio: float, window: int = 5) -> Tensor:
@@ -55,11 +55,50 @@ def pixel_maps(
     return linear, offset
 
 
+@wp.struct
+class Row:
+    """One source row seen from one target: a column x of depth d lands at d (slope x + start) + offset, homogeneous."""
+
+    x_slope: wp.float64
+    x_start: wp.float64
+    x_offset: wp.float64
+    y_slope: wp.float64
+    y_start: wp.float64
+    y_offset: wp.float64
+    z_slope: wp.float64
+    z_start: wp.float64
+    z_offset: wp.float64
+    y: wp.float64  # of the source row
+
+
 @wp.func
-def _seen_at(linear: wp.mat33d, offset: wp.vec3d, depth: float, row: int, column: int, pixel_centre: float) -> wp.vec3d:
-    centre = wp.float64(pixel_centre)
-    pixel = wp.vec3d(wp.float64(column) + centre, wp.float64(row) + centre, wp.float64(1.0))
-    return wp.float64(depth) * (linear * pixel) + offset
+def _row(linear: wp.mat33d, offset: wp.vec3d, y: float) -> Row:
+    row = Row()
+    row.y = wp.float64(y)
+    row.x_slope = linear[0, 0]
+    row.y_slope = linear[1, 0]
+    row.z_slope = linear[2, 0]
+    row.x_start = linear[0, 1] * row.y + linear[0, 2]
+    row.y_start = linear[1, 1] * row.y + linear[1, 2]
+    row.z_start = linear[2, 1] * row.y + linear[2, 2]
+    row.x_offset = offset[0]
+    row.y_offset = offset[1]
+    row.z_offset = offset[2]
+    return row
+
+
+@wp.func
+def _land(row: Row, x: float, depth: float) -> wp.vec3:
+    """Flow from the source pixel in columns and rows, rounded once, and z in the target; no flow where z <= 0."""
+    x64 = wp.float64(x)
+    depth64 = wp.float64(depth)
+    z = depth64 * (row.z_slope * x64 + row.z_start) + row.z_offset
+    if z <= wp.float64(0.0):
+        return wp.vec3(0.0, 0.0, float(z))
+    inverse = wp.float64(1.0) / (z + wp.float64(1.0e-7))
+    to_x = depth64 * (row.x_slope * x64 + row.x_start) + row.x_offset
+    to_y = depth64 * (row.y_slope * x64 + row.y_start) + row.y_offset
+    return wp.vec3(float(to_x * inverse - x64), float(to_y * inverse - row.y), float(z))
 
 
 @wp.kernel
@@ -70,49 +109,47 @@ def _splat_soft_kernel(
     offset: wp.array2d(dtype=wp.vec3d),  # [T, V]
     sharpness: wp.array(dtype=wp.float32),  # [T]
     pixel_centre: float,
+    run: int,  # columns per thread
     first_target: int,
     sums: wp.array4d(dtype=wp.float32),  # [n, H', W', C + 2]: values, depth, weight
 ):
-    n, v, row, column = wp.tid()
-    depth = depths[v, row, column]
-    if depth <= 0.0:
-        return
+    n, v, i, block = wp.tid()
     t = first_target + n
-    seen = _seen_at(linear[t, v], offset[t, v], depth, row, column, pixel_centre)
-    z = float(seen[2])
-    if z <= 0.0:
-        return
-    inverse = wp.float64(1.0) / (seen[2] + wp.float64(1.0e-7))
-    # the published system keeps the flow in float32 and adds the pixel back, one pixel of margin included
-    x = (float(seen[0] * inverse - wp.float64(column)) - pixel_centre + float(column)) + 1.0
-    y = (float(seen[1] * inverse - wp.float64(row)) - pixel_centre + float(row)) + 1.0
+    row = _row(linear[t, v], offset[t, v], float(i) + pixel_centre)
     height = sums.shape[1]
     width = sums.shape[2]
-    if x <= 0.0 or y <= 0.0 or x >= float(width + 1) or y >= float(height + 1):
-        return
-    left = wp.floor(x)
-    top = wp.floor(y)
-    right = wp.ceil(x)
-    bottom = wp.ceil(y)
-    weight = 1.0 / (wp.exp(wp.min(80.0, sharpness[t] * wp.log(1.0 + z))) + 1.0e-7)
     channels = values.shape[1]
-    for corner in range(4):
-        i = int(top) - 1
-        share = (1.0 - (y - top)) * weight
-        if corner >= 2:
-            i = int(bottom) - 1
-            share = (1.0 - (bottom - y)) * weight
-        j = int(left) - 1
-        if corner % 2 == 0:
-            share = share * (1.0 - (x - left))
-        else:
-            j = int(right) - 1
-            share = share * (1.0 - (right - x))
-        if i >= 0 and j >= 0 and i < height and j < width:
-            for c in range(channels):
-                wp.atomic_add(sums, n, i, j, c, share * values[v, c, row, column])
-            wp.atomic_add(sums, n, i, j, channels, share * z)
-            wp.atomic_add(sums, n, i, j, channels + 1, share)
+    for j in range(block * run, wp.min(block * run + run, depths.shape[2])):
+        depth = depths[v, i, j]
+        if depth > 0.0:
+            landed = _land(row, float(j) + pixel_centre, depth)
+            z = landed[2]
+            x = landed[0] + float(j) + 1.0  # a margin of one pixel, as published: it decides the last bit
+            y = landed[1] + float(i) + 1.0
+            if z > 0.0 and x > 0.0 and y > 0.0 and x < float(width + 1) and y < float(height + 1):
+                weight = 1.0 / (wp.exp(wp.min(80.0, sharpness[t] * wp.log(1.0 + z))) + 1.0e-7)
+                left = int(x)
+                top = int(y)
+                beyond_x = x - float(left)
+                beyond_y = y - float(top)
+                for corner_y in range(2):
+                    row_weight = weight * (1.0 - beyond_y)
+                    to_y = top - 1
+                    if corner_y == 1 and beyond_y > 0.0:
+                        row_weight = weight * beyond_y
+                        to_y = top
+                    if to_y >= 0 and to_y < height:
+                        for corner_x in range(2):
+                            share = row_weight * (1.0 - beyond_x)
+                            to_x = left - 1
+                            if corner_x == 1 and beyond_x > 0.0:
+                                share = row_weight * beyond_x
+                                to_x = left
+                            if to_x >= 0 and to_x < width:
+                                for c in range(channels):
+                                    wp.atomic_add(sums, n, to_y, to_x, c, share * values[v, c, i, j])
+                                wp.atomic_add(sums, n, to_y, to_x, channels, share * z)
+                                wp.atomic_add(sums, n, to_y, to_x, channels + 1, share)
 
 
 @wp.kernel
@@ -143,54 +180,56 @@ def _normalise_kernel(
     sums[n, i, j, channels + 1] = 0.0
 
 
-def splat_soft(
-    values: Tensor,  # [V, C, H, W]
+def occlusion_sharpness(
     depths: Tensor,  # [V, H, W]
-    source_from_world: Tensor,  # [V, 4, 4]
-    source_intrinsics: Tensor,  # [V, 3, 3]
-    target_from_world: Tensor,  # [T, 4, 4]
-    target_intrinsics: Tensor,  # [T, 3, 3]
+    maps: tuple[Tensor, Tensor],  # pixel_maps of all targets
+    *,
+    pixel_centre: float,
+    group: int,
+    invalid_at_origin: Tensor | None = None,  # [T, 4, 4] target_from_world: points without depth count at the origin
+) -> Tensor:
+    """[T] exponents of the soft rule: 50 / max log1p(z) over all points in `group` consecutive targets."""
+    depths = _points_only(depths)
+    farthest = _farthest(depths, *maps, pixel_centre)
+    if invalid_at_origin is not None and bool((depths == 0).any()):
+        farthest = farthest.maximum(invalid_at_origin[:, 2, 3].double())
+    return (OCCLUSION_SHARPNESS / (torch.log1p(_group_maximum(farthest, group)) + WEIGHT_EPSILON)).float()
+
+
+def splat_soft(
+    values: Tensor,  # [V, C, H, W], C may be 0
+    depths: Tensor,  # [V, H, W]
+    maps: tuple[Tensor, Tensor],  # pixel_maps of the targets
     size: tuple[int, int],  # H', W' of the targets
     *,
+    sharpness: Tensor,  # [T], see occlusion_sharpness
     pixel_centre: float = 0.5,
-    group: int = 16,  # targets that share one farthest point, and so one softness; published: 16
     background: float = 0.0,  # value where nothing lands; published images: -1
-    invalid_at_origin: bool = False,  # published: points without depth count, at the world origin, as farthest points
 ) -> tuple[Tensor, Tensor, Tensor]:
     """-> values [T, C, H', W'], depth [T, H', W'] (0 where nothing lands) and the sum of weights [T, H', W'].
 
-    A point's share of a pixel is its bilinear weight over exp(50 log1p(z) / max log1p(z)); a point exactly on a pixel
-    counts four times, as published. Sums are in float32; on a GPU their last bits hang on the order of threads.
+    A point's share of a pixel is its bilinear weight over (1 + z)^sharpness; a point exactly on a row or column of
+    pixels counts twice, as published. Sums are in float32; on a GPU their last bits hang on the order of threads.
     """
     depths = _points_only(depths)
-    linear, offset = pixel_maps(source_from_world, source_intrinsics, target_from_world, target_intrinsics)
-    farthest = _farthest(depths, linear, offset, pixel_centre)
-    if invalid_at_origin:
-        without = (depths == 0).any()
-        farthest = torch.where(without, farthest.maximum(target_from_world[:, 2, 3].double()), farthest)
-    sharpness = OCCLUSION_SHARPNESS / (torch.log1p(_group_maximum(farthest, group)) + WEIGHT_EPSILON)
-    targets, channels = len(target_from_world), values.shape[1]
+    targets, channels = len(maps[0]), values.shape[1]
     outputs = [depths.new_empty(targets, channels, *size), depths.new_empty(targets, *size)]
     outputs.append(torch.empty_like(outputs[1]))
     results = [wp.from_torch(output) for output in outputs]
     inputs = [
         wp.from_torch(values.float().contiguous()),
-        wp.from_torch(depths),
-        wp.from_torch(linear.contiguous(), dtype=wp.mat33d),
-        wp.from_torch(offset.contiguous(), dtype=wp.vec3d),
-        wp.from_torch(sharpness.float()),
+        *_points(depths, maps),
+        wp.from_torch(sharpness.float().contiguous()),
+        pixel_centre,
     ]
-    device = device_of(depths)
+    device, (run, at_once) = device_of(depths), _shape_of_launch(depths)
     _splat_soft_kernel.module.load(device)
-    at_once = 1 if device.is_cpu else group
 
     def launch(first: int, count: int) -> None:
-        scratch = depths.new_zeros(min(at_once, count), *size, channels + 2)
-        sums = wp.from_torch(scratch)
+        sums = wp.from_torch(depths.new_zeros(min(at_once, count), *size, channels + 2))
         for start in range(first, first + count, at_once):
             n = min(at_once, first + count - start)
-            dim = (n, *depths.shape)
-            wp.launch(_splat_soft_kernel, dim, [*inputs, pixel_centre, start, sums], device=device)
+            wp.launch(_splat_soft_kernel, _dim(n, depths, run), [*inputs, run, start, sums], device=device)
             wp.launch(_normalise_kernel, (n, *size), [sums, background, start, *results], device=device)
 
     parallel_over_first_axis(launch, targets, depths.device)
@@ -200,6 +239,24 @@ def splat_soft(
 def _points_only(depths: Tensor) -> Tensor:
     depths = depths.float()
     return torch.where((depths > 0) & depths.isfinite(), depths, 0.0).contiguous()
+
+
+def _points(depths: Tensor, maps: tuple[Tensor, Tensor]) -> list[wp.array]:
+    linear, offset = maps
+    return [
+        wp.from_torch(depths),
+        wp.from_torch(linear.contiguous(), dtype=wp.mat33d),
+        wp.from_torch(offset.contiguous(), dtype=wp.vec3d),
+    ]
+
+
+def _shape_of_launch(depths: Tensor) -> tuple[int, int]:
+    """Columns per thread and targets per launch: a CPU wants whole rows and sums that fit its cache, a GPU threads."""
+    return (depths.shape[2], 1) if depths.device.type == "cpu" else (1, 16)
+
+
+def _dim(targets: int, depths: Tensor, run: int) -> tuple[int, int, int, int]:
+    return targets, depths.shape[0], depths.shape[1], -(-depths.shape[2] // run)
 
 
 def _farthest(depths: Tensor, linear: Tensor, offset: Tensor, pixel_centre: float) -> Tensor:
@@ -224,10 +281,50 @@ def _group_maximum(per_target: Tensor, group: int) -> Tensor:
     return torch.cat([part.amax().expand(len(part)) for part in per_target.split(group)])
 
 
+@wp.struct
+class Footprint:
+    """The target pixels that a source pixel covers, and where its centre lands."""
+
+    x: wp.float32
+    y: wp.float32
+    z: wp.float32
+    first_row: wp.int32
+    last_row: wp.int32  # exclusive; first_row where nothing is covered
+    first_column: wp.int32
+    last_column: wp.int32
+
+
 @wp.func
-def _footprint(z: float, depth: float, magnification: float, largest: float) -> float:
-    """Side in target pixels of a source pixel seen face on, at least one."""
-    return wp.clamp(magnification * depth / z, 1.0, largest)
+def _footprint(
+    row: Row,
+    i: int,
+    j: int,
+    pixel_centre: float,
+    depth: float,
+    magnification: float,
+    largest: float,
+    height: int,
+    width: int,
+) -> Footprint:
+    """A square as wide as the source pixel looks face on, at least one pixel."""
+    landed = _land(row, float(j) + pixel_centre, depth)
+    covered = Footprint()
+    covered.z = landed[2]
+    if covered.z > 0.0:
+        half = 0.5 * wp.clamp(magnification * depth / covered.z, 1.0, largest)
+        covered.x = landed[0] + float(j)
+        covered.y = landed[1] + float(i)
+        if (
+            covered.x > -half
+            and covered.y > -half
+            and covered.x < float(width) + half
+            and covered.y < float(height) + half
+        ):
+            covered.first_row = wp.max(int(wp.ceil(covered.y - half)), 0)
+            covered.last_row = wp.min(int(wp.floor(covered.y + half)) + 1, height)
+            covered.first_column = wp.max(int(wp.ceil(covered.x - half)), 0)
+            covered.last_column = wp.min(int(wp.floor(covered.x + half)) + 1, width)
+    return covered
 
 
 @wp.kernel
@@ -238,26 +335,22 @@ def _nearest_depth_kernel(
     magnification: wp.array2d(dtype=wp.float32),  # [T, V]
     largest: float,
     pixel_centre: float,
+    run: int,  # columns per thread
     first_target: int,
     nearest: wp.array3d(dtype=wp.float32),  # [T, H', W'], starts at inf
 ):
-    n, v, row, column = wp.tid()
-    depth = depths[v, row, column]
-    if depth <= 0.0:
-        return
+    n, v, i, block = wp.tid()
     t = first_target + n
-    seen = _seen_at(linear[t, v], offset[t, v], depth, row, column, pixel_centre)
-    z = float(seen[2])
-    if z <= 1.0e-6:
-        return
-    x = float(seen[0] / seen[2]) - pixel_centre
-    y = float(seen[1] / seen[2]) - pixel_centre
-    half = 0.5 * _footprint(z, depth, magnification[t, v], largest)
-    if x + half < 0.0 or y + half < 0.0 or x - half > float(nearest.shape[2]) or y - half > float(nearest.shape[1]):
-        return
-    for i in range(wp.max(int(wp.ceil(y - half)), 0), wp.min(int(wp.floor(y + half)) + 1, nearest.shape[1])):
-        for j in range(wp.max(int(wp.ceil(x - half)), 0), wp.min(int(wp.floor(x + half)) + 1, nearest.shape[2])):
-            wp.atomic_min(nearest, t, i, j, z)
+    row = _row(linear[t, v], offset[t, v], float(i) + pixel_centre)
+    for j in range(block * run, wp.min(block * run + run, depths.shape[2])):
+        depth = depths[v, i, j]
+        if depth > 0.0:
+            at = _footprint(
+                row, i, j, pixel_centre, depth, magnification[t, v], largest, nearest.shape[1], nearest.shape[2]
+            )
+            for to_y in range(at.first_row, at.last_row):
+                for to_x in range(at.first_column, at.last_column):
+                    wp.atomic_min(nearest, t, to_y, to_x, at.z)
 
 
 @wp.kernel
@@ -268,118 +361,107 @@ def _winner_kernel(
     magnification: wp.array2d(dtype=wp.float32),
     largest: float,
     pixel_centre: float,
+    run: int,
+    first_target: int,
     tolerance: float,
     nearest: wp.array3d(dtype=wp.float32),  # [T, H', W']
-    first_target: int,
     winners: wp.array3d(dtype=wp.int64),  # [n, H', W'], starts at NO_WINNER: source, squared distance, pixel
 ):
-    n, v, row, column = wp.tid()
-    depth = depths[v, row, column]
-    if depth <= 0.0:
-        return
+    n, v, i, block = wp.tid()
     t = first_target + n
-    seen = _seen_at(linear[t, v], offset[t, v], depth, row, column, pixel_centre)
-    z = float(seen[2])
-    if z <= 1.0e-6:
-        return
-    x = float(seen[0] / seen[2]) - pixel_centre
-    y = float(seen[1] / seen[2]) - pixel_centre
-    half = 0.5 * _footprint(z, depth, magnification[t, v], largest)
-    if x + half < 0.0 or y + half < 0.0 or x - half > float(nearest.shape[2]) or y - half > float(nearest.shape[1]):
-        return
-    identity = wp.int64(row * depths.shape[2] + column)
-    for i in range(wp.max(int(wp.ceil(y - half)), 0), wp.min(int(wp.floor(y + half)) + 1, nearest.shape[1])):
-        for j in range(wp.max(int(wp.ceil(x - half)), 0), wp.min(int(wp.floor(x + half)) + 1, nearest.shape[2])):
-            if z <= nearest[t, i, j] * (1.0 + tolerance):
-                off_x = x - float(j)
-                off_y = y - float(i)
-                distance = wp.int64(wp.min((off_x * off_x + off_y * off_y) * 4096.0, 1048575.0))
-                key = (wp.int64(v) << wp.int64(51)) | (distance << wp.int64(31)) | identity
-                wp.atomic_min(winners, n, i, j, key)
+    row = _row(linear[t, v], offset[t, v], float(i) + pixel_centre)
+    for j in range(block * run, wp.min(block * run + run, depths.shape[2])):
+        depth = depths[v, i, j]
+        if depth > 0.0:
+            at = _footprint(
+                row, i, j, pixel_centre, depth, magnification[t, v], largest, nearest.shape[1], nearest.shape[2]
+            )
+            for to_y in range(at.first_row, at.last_row):
+                for to_x in range(at.first_column, at.last_column):
+                    if at.z <= nearest[t, to_y, to_x] * (1.0 + tolerance):
+                        off_x = at.x - float(to_x)
+                        off_y = at.y - float(to_y)
+                        distance = wp.int64((off_x * off_x + off_y * off_y) * 4096.0)
+                        pixel = wp.int64(i * depths.shape[2] + j)
+                        key = (wp.int64(v) << wp.int64(51)) | (distance << wp.int64(31)) | pixel
+                        wp.atomic_min(winners, n, to_y, to_x, key)
 
 
 @wp.kernel
 def _gather_kernel(
-    values: wp.array4d(dtype=wp.float32),  # [V, C, H, W]
     depths: wp.array3d(dtype=wp.float32),
     linear: wp.array2d(dtype=wp.mat33d),
     offset: wp.array2d(dtype=wp.vec3d),
     pixel_centre: float,
+    values: wp.array4d(dtype=wp.float32),  # [V, C, H, W]
     background: float,
     first_target: int,
     winners: wp.array3d(dtype=wp.int64),  # [n, H', W'], reset for the next target
     splatted: wp.array4d(dtype=wp.float32),  # [T, C, H', W']
-    nearest: wp.array3d(dtype=wp.float32),  # [T, H', W'], from the nearest to the winner's depth, 0 where none
+    nearest: wp.array3d(dtype=wp.float32),  # [T, H', W'], becomes the winner's depth, 0 where none
     source: wp.array3d(dtype=wp.int32),  # [T, H', W']
 ):
-    n, i, j = wp.tid()
+    n, to_y, to_x = wp.tid()
     t = first_target + n
-    key = winners[n, i, j]
-    winners[n, i, j] = wp.int64(9223372036854775807)
-    if key == wp.int64(9223372036854775807):
-        nearest[t, i, j] = 0.0
-        source[t, i, j] = -1
+    key = winners[n, to_y, to_x]
+    winners[n, to_y, to_x] = wp.int64(NO_WINNER)
+    if key == wp.int64(NO_WINNER):
+        nearest[t, to_y, to_x] = 0.0
+        source[t, to_y, to_x] = -1
         for c in range(values.shape[1]):
-            splatted[t, c, i, j] = background
+            splatted[t, c, to_y, to_x] = background
         return
     v = int(key >> wp.int64(51))
-    identity = int(key & wp.int64(2147483647))
-    row = identity / depths.shape[2]
-    column = identity % depths.shape[2]
-    seen = _seen_at(linear[t, v], offset[t, v], depths[v, row, column], row, column, pixel_centre)
-    nearest[t, i, j] = float(seen[2])
-    source[t, i, j] = v
+    pixel = int(key & wp.int64(2147483647))
+    i = pixel / depths.shape[2]
+    j = pixel % depths.shape[2]
+    row = _row(linear[t, v], offset[t, v], float(i) + pixel_centre)
+    landed = _land(row, float(j) + pixel_centre, depths[v, i, j])
+    nearest[t, to_y, to_x] = landed[2]
+    source[t, to_y, to_x] = v
     for c in range(values.shape[1]):
-        splatted[t, c, i, j] = values[v, c, row, column]
+        splatted[t, c, to_y, to_x] = values[v, c, i, j]
 
 
 def splat_nearest(
-    values: Tensor,  # [V, C, H, W]
+    values: Tensor,  # [V, C, H, W], C may be 0
     depths: Tensor,  # [V, H, W]
-    source_from_world: Tensor,  # [V, 4, 4]
-    source_intrinsics: Tensor,  # [V, 3, 3]
-    target_from_world: Tensor,  # [T, 4, 4]
-    target_intrinsics: Tensor,  # [T, 3, 3]
+    maps: tuple[Tensor, Tensor],  # pixel_maps of the targets
     size: tuple[int, int],  # H', W' of the targets
     *,
+    magnification: Tensor,  # [T, V] target focal length over source focal length
     pixel_centre: float = 0.5,
     background: float = 0.0,  # value where nothing lands
     tolerance: float = 0.02,  # relative depth up to which two points are one surface
     overlap: float = 1.3,  # footprints are this much wider than a source pixel, so turned grids leave no cracks
-    largest: float = 4.0,  # widest footprint in target pixels
+    largest: float = 4.0,  # widest footprint in target pixels, at most 16
 ) -> tuple[Tensor, Tensor, Tensor]:
     """-> values [T, C, H', W'], depth [T, H', W'] (0 where nothing lands) and the source index [T, H', W'] (-1: none).
 
-    The nearest surface wins; among points of that surface the earliest source, then the point nearest to the pixel.
+    The nearest surface wins; among points of that surface the earliest source, then the point nearest to the pixel,
+    then the first one: the result is the same on every run and device up to rounding of the projection.
     """
     depths = _points_only(depths)
-    linear, offset = pixel_maps(source_from_world, source_intrinsics, target_from_world, target_intrinsics)
-    magnification = overlap * target_intrinsics[:, None, 0, 0] / source_intrinsics[None, :, 0, 0]
-    targets = len(target_from_world)
+    targets = len(maps[0])
     splatted = depths.new_empty(targets, values.shape[1], *size)
     nearest = depths.new_full((targets, *size), torch.inf)
     source = torch.empty_like(nearest, dtype=torch.int32)
     pixels = wp.from_torch(values.float().contiguous())
-    points = [
-        wp.from_torch(depths),
-        wp.from_torch(linear.contiguous(), dtype=wp.mat33d),
-        wp.from_torch(offset.contiguous(), dtype=wp.vec3d),
-    ]
-    spread = [wp.from_torch(magnification.float().contiguous()), largest, pixel_centre]
+    points = _points(depths, maps)
+    spread = [wp.from_torch((overlap * magnification).float().contiguous()), largest, pixel_centre]
     results = [wp.from_torch(output) for output in (splatted, nearest, source)]
-    device = device_of(depths)
+    device, (run, at_once) = device_of(depths), _shape_of_launch(depths)
     _winner_kernel.module.load(device)
-    at_once = 1 if device.is_cpu else 16
 
     def launch(first: int, count: int) -> None:
         scratch = torch.full((min(at_once, count), *size), NO_WINNER, dtype=torch.int64, device=depths.device)
         winners = wp.from_torch(scratch)
         for start in range(first, first + count, at_once):
             n = min(at_once, first + count - start)
-            dim = (n, *depths.shape)
-            wp.launch(_nearest_depth_kernel, dim, [*points, *spread, start, results[1]], device=device)
-            wp.launch(_winner_kernel, dim, [*points, *spread, tolerance, results[1], start, winners], device=device)
-            gather = [pixels, *points, pixel_centre, background, start, winners, *results]
+            dim, splat = _dim(n, depths, run), [*points, *spread, run, start]
+            gather = [*points, pixel_centre, pixels, background, start, winners, *results]
+            wp.launch(_nearest_depth_kernel, dim, [*splat, results[1]], device=device)
+            wp.launch(_winner_kernel, dim, [*splat, tolerance, results[1], winners], device=device)
             wp.launch(_gather_kernel, (n, *size), gather, device=device)
 
     parallel_over_first_axis(launch, targets, depths.device)

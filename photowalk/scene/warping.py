@@ -16,7 +16,7 @@ from torch import Tensor
 from photowalk.geometry.cameras import PIXEL_CENTRE, Cameras
 from photowalk.kernels.lookup import SEEN_AS_SKY, SEEN_BY_NONE, look_up
 from photowalk.kernels.rays import ray_blocks
-from photowalk.kernels.splatting import splat_nearest, splat_soft
+from photowalk.kernels.splatting import occlusion_sharpness, pixel_maps, splat_nearest, splat_soft
 from photowalk.scene.types import View
 
 NO_SOURCE = -1
@@ -57,22 +57,28 @@ def warp(
             f"warp wants values [V, C, H, W], depth [V, H, W] and V cameras, got {tuple(values.shape)}, "
             f"{tuple(depth.shape)} and {len(sources)} cameras"
         )
-    poses = (sources.camera_from_world, sources.intrinsics, targets.camera_from_world, targets.intrinsics)
+    maps = pixel_maps(sources.camera_from_world, sources.intrinsics, targets.camera_from_world, targets.intrinsics)
     size = (targets.height, targets.width)
     if mode == "nearest":
         found, found_depth, source = splat_nearest(
-            values, depth, *poses, size, pixel_centre=pixel_centre, background=background
+            values,
+            depth,
+            maps,
+            size,
+            magnification=targets.intrinsics[:, None, 0, 0] / sources.intrinsics[:, 0, 0],
+            pixel_centre=pixel_centre,
+            background=background,
         )
         return Warped(found, found_depth, source >= 0)
-    found, found_depth, weight = splat_soft(
-        values,
+    sharpness = occlusion_sharpness(
         depth,
-        *poses,
-        size,
+        maps,
         pixel_centre=pixel_centre,
         group=group,
-        background=background,
-        invalid_at_origin=invalid_at_origin,
+        invalid_at_origin=targets.camera_from_world if invalid_at_origin else None,
+    )
+    found, found_depth, weight = splat_soft(
+        values, depth, maps, size, sharpness=sharpness, pixel_centre=pixel_centre, background=background
     )
     return Warped(found, found_depth, weight > 0)
 
@@ -93,11 +99,9 @@ def composite(views: Sequence[View], targets: Cameras, *, pixel_centre: float = 
     splatted, depth, source = splat_nearest(
         images,
         depths,
-        poses,
-        intrinsics,
-        targets.camera_from_world,
-        targets.intrinsics,
+        pixel_maps(poses, intrinsics, targets.camera_from_world, targets.intrinsics),
         (targets.height, targets.width),
+        magnification=targets.intrinsics[:, None, 0, 0] / intrinsics[:, 0, 0],
         pixel_centre=pixel_centre,
     )
     interpolated, seen_by = look_up(
