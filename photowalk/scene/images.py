@@ -57,7 +57,11 @@ def read_photo(path: str | Path, height: int, width: int, *, fit: Fit = "crop") 
             raise PhotoError(f"{path} is damaged or cut short ({error}); copy or download it again") from error
         focal_35mm = _focal_35mm(file)
     upright_width, upright_height = upright_size
-    box = _centre_box(picture.size, width / height) if fit == "crop" else (0.0, 0.0, *map(float, picture.size))
+    box = (
+        _centre_box(picture.size, width / height)
+        if fit == "crop"
+        else (0.0, 0.0, float(picture.width), float(picture.height))
+    )
     fitted = picture.resize((width, height), Image.Resampling.LANCZOS, box=box, reducing_gap=None)
     kept = (box[2] - box[0]) / picture.size[0]  # share of the photo's width that is still there
     focal_px = None if focal_35mm is None else _focal_in_pixels(focal_35mm, upright_size, kept, width)

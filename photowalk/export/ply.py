@@ -1,0 +1,130 @@
+"""Splats in the usual .ply of 3D Gaussian splatting, which viewers, engines and converters read.
+
+Little-endian floats in one `vertex` element: position, unused normals, harmonics (DC, then the rest colour by colour),
+logit of the opacity, logarithms of the scales, quaternion wxyz. Axes are the world's: x right, y down, z forward.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from photowalk.scene.images import write_atomically
+from photowalk.scene.types import Splats
+
+OPACITY_MARGIN = 1e-6  # opacities are written within (margin, 1 - margin), where the logit is finite
+SCALE_MINIMUM = 1e-10
+_MAXIMUM_HEADER = 65536
+_TYPES = {"float": "<f4", "float32": "<f4", "double": "<f8", "uchar": "u1", "uint8": "u1", "int": "<i4", "uint": "<u4"}
+
+
+class SplatFileError(ValueError):
+    """A splat file that cannot be read or splats that cannot be written: the text says why."""
+
+
+def write_ply(path: str | Path, splats: Splats) -> None:
+    """Write splats of degree 0 to 3. Raises SplatFileError if they hold NaN or infinity."""
+    columns = _columns(splats)
+    for name, column in columns.items():
+        if not np.isfinite(column).all():
+            raise SplatFileError(f"{path}: {name} of {int((~np.isfinite(column)).sum())} splats is not a finite number")
+    table = np.empty(len(splats), dtype=[(name, "<f4") for name in columns])
+    for name, column in columns.items():
+        table[name] = column
+    properties = "".join(f"property float {name}\n" for name in columns)
+    header = f"ply\nformat binary_little_endian 1.0\nelement vertex {len(splats)}\n{properties}end_header\n"
+
+    def fill(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            file.write(header.encode("ascii"))
+            table.tofile(file)
+
+    write_atomically(path, fill)
+
+
+def read_splats(path: str | Path) -> Splats:
+    """Read a binary little-endian 3DGS .ply, ours or another's. Raises SplatFileError."""
+    table = _table(Path(path))
+    wanted = [
+        *"xyz",
+        "opacity",
+        *(f"{name}_{k}" for name, count in (("f_dc", 3), ("scale", 3), ("rot", 4)) for k in range(count)),
+    ]
+    names = table.dtype.names or ()
+    missing = [name for name in wanted if name not in names]
+    if missing:
+        raise SplatFileError(f"{path} holds points but no 3D Gaussians: it lacks {', '.join(missing)}")
+    rest = sum(name.startswith("f_rest_") for name in names)
+    if rest not in (0, 9, 24, 45):
+        raise SplatFileError(
+            f"{path} has {rest} f_rest values per splat; harmonics of degree 0 to 3 have 0, 9, 24 or 45"
+        )
+
+    def columns(*names: str) -> Tensor:
+        return torch.from_numpy(np.stack([table[name].astype(np.float32) for name in names], axis=-1))
+
+    colours = columns(*(f"f_dc_{k}" for k in range(3)))[:, None]
+    if rest:
+        by_colour = columns(*(f"f_rest_{k}" for k in range(rest))).view(-1, 3, rest // 3)
+        colours = torch.cat([colours, by_colour.mT], dim=1)
+    return Splats(
+        means=columns("x", "y", "z"),
+        scales=columns(*(f"scale_{k}" for k in range(3))).exp(),
+        rotations=torch.nn.functional.normalize(columns(*(f"rot_{k}" for k in range(4))), dim=-1),
+        opacities=columns("opacity")[:, 0].sigmoid(),
+        colours=colours,
+    )
+
+
+def _columns(splats: Splats) -> dict[str, np.ndarray]:
+    """Column name -> values [N], in the order of the file."""
+    values = {
+        name: getattr(splats, name).detach().double().cpu() for name in ("means", "scales", "rotations", "colours")
+    }
+    opacity = splats.opacities.detach().double().cpu().clamp(OPACITY_MARGIN, 1 - OPACITY_MARGIN)
+    rest = values["colours"][:, 1:].mT.flatten(1)
+    groups = [
+        (["x", "y", "z"], values["means"]),
+        (["nx", "ny", "nz"], torch.zeros(len(splats), 3)),
+        ([f"f_dc_{k}" for k in range(3)], values["colours"][:, 0]),
+        ([f"f_rest_{k}" for k in range(rest.shape[1])], rest),
+        (["opacity"], torch.logit(opacity)[:, None]),
+        ([f"scale_{k}" for k in range(3)], values["scales"].clamp_min(SCALE_MINIMUM).log()),
+        ([f"rot_{k}" for k in range(4)], torch.nn.functional.normalize(values["rotations"], dim=-1)),
+    ]
+    return {name: block[:, k].numpy() for names, block in groups for k, name in enumerate(names)}
+
+
+def _table(path: Path) -> np.ndarray:
+    """The vertex element as a structured array."""
+    with path.open("rb") as file:
+        start = file.read(_MAXIMUM_HEADER)
+        end = re.search(rb"end_header\r?\n", start)
+        if not start.startswith(b"ply") or end is None:
+            raise SplatFileError(f"{path} is not a .ply file")
+        lines = [line.split() for line in start[: end.start()].decode("ascii", "replace").splitlines()]
+        if ["format", "binary_little_endian", "1.0"] not in lines:
+            raise SplatFileError(f"{path} is not in binary little-endian form, which splat files use")
+        count, fields = _vertex(path, lines)
+        file.seek(end.end())
+        data = file.read(count * np.dtype(fields).itemsize)
+    if len(data) < count * np.dtype(fields).itemsize:
+        raise SplatFileError(f"{path} is cut short: it promises {count} splats and holds fewer; copy it again")
+    return np.frombuffer(data, dtype=fields)
+
+
+def _vertex(path: Path, lines: list[list[str]]) -> tuple[int, list[tuple[str, str]]]:
+    """Number and fields of the vertex element, which must come first."""
+    elements = [k for k, line in enumerate(lines) if line[:1] == ["element"]]
+    if not elements or lines[elements[0]][1:2] != ["vertex"]:
+        raise SplatFileError(f"{path} does not begin with its vertices")
+    stop = elements[1] if len(elements) > 1 else len(lines)
+    properties = [line for line in lines[elements[0] + 1 : stop] if line[:1] == ["property"]]
+    try:
+        return int(lines[elements[0]][2]), [(name, _TYPES[kind]) for _, kind, name in properties]
+    except (ValueError, KeyError, IndexError) as error:
+        raise SplatFileError(f"{path} has a header that cannot be understood ({error})") from error
