@@ -151,12 +151,12 @@ def _note(text: str) -> None:
 def _progress() -> Iterator[OnStep]:
     """A bar for each chunk, on stderr, that names the stage it is in."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars
 
     columns = (TextColumn("{task.description:24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Bars(*columns, console=Console(stderr=True)) as bars:
-        tasks: dict[int, object] = {}
+        tasks: dict[int, TaskID] = {}
 
         def show(step: Progress) -> None:
             if step.chunk not in tasks:

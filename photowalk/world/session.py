@@ -245,13 +245,13 @@ class World:
             ".npz": lambda file: path_files.write(file, self._store.cameras()),
             ".json": lambda file: path_files.write(file, self._store.cameras()),
         }
-        files = [Path(file) for file in files]
-        for file in files:
+        targets = [Path(file) for file in files]
+        for file in targets:
             if file.suffix.lower() not in writers:
                 raise WorldError(f"{file}: '{file.suffix}' is no known format; known endings: {', '.join(writers)}")
             if not file.absolute().parent.is_dir():
                 raise WorldError(f"{file}: there is no folder {file.absolute().parent}; make it first")
-        for file in files:
+        for file in targets:
             writers[file.suffix.lower()](file)
 
     # ---- inside

@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
@@ -34,6 +34,7 @@ from photowalk.world.state import Chunk, WorldState
 VERSION = 1
 FRAMES_PER_SECOND = 16.0
 _MANIFEST, _LOCK, _JOB_CAMERAS, _WALK = "world.json", ".lock", "job.safetensors", "walk.mp4"
+_LEFTOVERS = (".*.partial", ".*.old", ".walk-*", ".preview-*")  # what writes into place leave behind when killed
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -237,7 +238,7 @@ class WorldStore:
         for folder in (self.folder / "chunks").iterdir():
             if folder.name not in named:
                 shutil.rmtree(folder, ignore_errors=True)
-        for leftover in (*self.folder.glob(".*.partial"), *self.folder.glob(".*.old")):
+        for leftover in (path for pattern in _LEFTOVERS for path in self.folder.glob(pattern)):
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
         if self.manifest.job is None:
             (self.folder / _JOB_CAMERAS).unlink(missing_ok=True)
@@ -316,15 +317,15 @@ def _read_manifest(folder: Path) -> Manifest:
     try:
         del content["format"]
         chunks, job = tuple(map(_chunk_entry, content.pop("chunks"))), content.pop("job")
-        job = None if job is None else Job(**{**job, "notes": tuple(job["notes"])})
+        job = None if job is None else Job(notes=tuple(job.pop("notes")), **job)
         return Manifest(**content, chunks=chunks, job=job)
     except (KeyError, TypeError, AttributeError) as error:
         raise WorldError(f"{file} is damaged ({error}); copy the world again from where it came from") from error
 
 
 def _chunk_entry(content: dict) -> ChunkEntry:
-    files = {name: StoredFile(**stored) for name, stored in content["files"].items()}
-    return ChunkEntry(**{**content, "notes": tuple(content["notes"]), "files": files})
+    files = {name: StoredFile(**stored) for name, stored in content.pop("files").items()}
+    return ChunkEntry(notes=tuple(content.pop("notes")), files=files, **content)
 
 
 def _write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -475,8 +476,9 @@ def _lock(folder: Path) -> Iterator[None]:
             raise WorldError(
                 f"{folder} is being changed by another process (pid {holder}); wait until it is done, then try again"
             ) from None
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, str(os.getpid()).encode(), 0)
+        with suppress(OSError):  # who holds it is good to know, not needed
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, str(os.getpid()).encode(), 0)
         yield
     finally:
         os.close(handle)
