@@ -47,7 +47,8 @@ def unpatchify(tokens: Tensor, grid: tuple[int, int, int], patch: Patch) -> Tens
 
 
 def pool(grid: Tensor, factors: Patch) -> Tensor:
-    """Average [B, C, T, h, w] over blocks, the last frame, row and column repeated where a block is not full."""
+    """Average [B, C, T, h, w] over blocks, the last frame, row and column repeated where a block is not full. In
+    float32: torch has no bfloat16 average on CPUs."""
     if factors == (1, 1, 1):
         return grid
-    return F.avg_pool3d(pad_to_multiple(grid, factors), factors)
+    return F.avg_pool3d(pad_to_multiple(grid, factors).float(), factors).to(grid.dtype)

@@ -153,18 +153,18 @@ class WorldTransformer(nn.Module):
         return self.prepare_inputs(inputs, source=conditioning)
 
     def prepare_inputs(self, inputs: NetworkInputs, source: Conditioning | None = None) -> PreparedConditioning:
-        """As `prepare`, for channels given one by one."""
+        """As `prepare`, for channels given one by one. Inputs may be finer than the weights' dtype."""
         rows, columns = self._token_grid(inputs.history)
-        device = inputs.history.device
+        device, dtype = inputs.history.device, self.patch_embedding.weight.dtype
         config = self.config
         angles = packed_angles(config.layout, config.width // config.heads, rows, columns).to(device)
         squeezed = self._squeeze(self.correspondence_tokens(inputs.correspondence))
-        texts, images = self._text_keys_values(inputs.text), self._image_keys_values(inputs.image)
+        texts, images = self._text_keys_values(inputs.text.to(dtype)), self._image_keys_values(inputs.image.to(dtype))
         return PreparedConditioning(
             source=source,
-            history=self.embed_history(inputs.history),
-            new=inputs.new,
-            rays=self.ray_tokens(inputs.rays),
+            history=self.embed_history(inputs.history.to(dtype)).to(dtype),
+            new=inputs.new.to(dtype),
+            rays=self.ray_tokens(inputs.rays).to(dtype),
             located=self._located_tokens(rows, columns).to(device),
             cos=angles.cos(),
             sin=angles.sin(),
@@ -181,7 +181,7 @@ class WorldTransformer(nn.Module):
             if not self.config.learned_merging:
                 frames, patch = pool(pad_to_multiple(frames, patch), segment.factors), self.config.patch
             embedded.append(embedding(patchify(frames, patch)))
-        return torch.cat(embedded, dim=1).to(self.patch_embedding.weight.dtype)
+        return torch.cat(embedded, dim=1)
 
     def ray_tokens(self, rays: Tensor) -> Tensor:
         """[B, 6*s*s, T, h, w] -> [B, L, 6*s*s*ph*pw], averaged where a token stands for several base tokens."""
@@ -251,7 +251,8 @@ class WorldTransformer(nn.Module):
     def _squeeze(self, tokens: Tensor) -> list[Tensor]:
         """Correspondence [B, L_valid, V] -> [B, L_valid, squeeze] for every block, a frame's worth of tokens at a time:
         all waves of a large chunk at once would be the largest tensor of the whole network."""
-        pieces = [_waves(piece, self.config.waves) for piece in tokens.split(2048, dim=1)]
+        dtype = self.patch_embedding.weight.dtype
+        pieces = [_waves(piece, self.config.waves).to(dtype) for piece in tokens.split(2048, dim=1)]
         return [torch.cat([block.buffer_encoder[0](piece) for piece in pieces], dim=1) for block in self.blocks]
 
     def _text_keys_values(self, text: Tensor) -> list[KeysValues]:
@@ -266,7 +267,7 @@ class WorldTransformer(nn.Module):
         return [block.cross_attn.image_keys_values(context) for block in self.blocks]
 
     def _with_text(self, prepared: PreparedConditioning, conditioning: Conditioning) -> PreparedConditioning:
-        texts = self._text_keys_values(conditioning.text)
+        texts = self._text_keys_values(conditioning.text.to(prepared.new.dtype))
         blocks = tuple(PreparedBlock(b.correspondence, text, b.image) for b, text in zip(prepared.blocks, texts))
         return PreparedConditioning(**{**vars(prepared), "source": conditioning, "blocks": blocks})
 
@@ -331,7 +332,7 @@ class _Block(nn.Module):
         """[B, L, D], modulation [B, 6, D] -> [B, L - first_query, D]."""
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.modulation.float() + modulation).split(1, dim=1)
         seen = _modulated_norm(tokens, shift1, scale1, self.eps)
-        bias = self.cam_encoder(prepared.rays.to(tokens.dtype))
+        bias = self.cam_encoder(prepared.rays)
         bias = bias.index_add(1, prepared.located, self.buffer_encoder[1](known.correspondence).to(bias.dtype))
         attended = self.self_attn(seen, bias.to(seen.dtype), prepared.cos, prepared.sin, first_query)
         tokens = tokens[:, first_query:]
@@ -373,9 +374,9 @@ def _modulated_norm(tokens: Tensor, shift: Tensor, scale: Tensor, eps: float) ->
 
 
 def _waves(values: Tensor, count: int) -> Tensor:
-    """[..., V] -> [..., 2*count*V]: sin and cos of pi times the values, then of 2 pi times, 4 pi times, ..."""
+    """[..., V] -> [..., 2*count*V], float32: sin and cos of pi times the values, then of 2 pi times, 4 pi times, ..."""
     phases = [values.float() * (math.pi * 2**i) for i in range(count)]
-    return torch.cat([wave for phase in phases for wave in (phase.sin(), phase.cos())], dim=-1).to(values.dtype)
+    return torch.cat([wave for phase in phases for wave in (phase.sin(), phase.cos())], dim=-1)
 
 
 def _two_layers(width_in: int, width_between: int, width_out: int, activation: nn.Module) -> nn.Sequential:
