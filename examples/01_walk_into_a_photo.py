@@ -13,9 +13,10 @@ from photowalk import World
 HERE = Path(__file__).parent
 
 
-def main(photo: str = str(HERE / "photo" / "hall.jpg"), folder: str = "out/example") -> None:
+def main(photo: str = str(HERE / "photo" / "hall.jpg"), folder: str = "out/example", **options) -> None:
     # A path is a sentence, the name of a preset, or a file of camera poses; docs/paths.md has them all.
-    world = World.create(photo, folder, path="look left 15deg, forward 0.5, back to start", on_note=print)
+    path = "look left 15deg, forward 0.5, back to start"
+    world = World.create(photo, folder, path=path, on_note=print, **options)  # options: prompt, seed, size, depth, ...
     facts = world.info()
     print(f"{facts['frames']} frames, walked {facts['cameras']['walked']:.2f} m: {world.folder / 'walk.mp4'}")
 
