@@ -166,7 +166,8 @@ class WorldStore:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the world alone and see its newest manifest; what a crash left behind is cleared away."""
-        with _explained(self.folder), _lock(self.folder):
+        remedy = f"what was finished is kept; free some space, then continue with: photowalk extend {self.folder}"
+        with _explained(self.folder, remedy), _lock(self.folder):
             self.manifest = _read_manifest(self.folder)
             self._clear_leftovers()
             yield
@@ -271,7 +272,7 @@ def new_world(folder: str | Path) -> Iterator[Path]:
         what = "a world" if (folder / _MANIFEST).exists() else "something else"
         raise WorldError(f"{folder} exists already and holds {what}; choose another folder, or delete it first")
     partial = folder.absolute().with_name(f".{folder.absolute().name}.partial")
-    with _explained(folder):
+    with _explained(folder, "nothing was kept; free some space, then run the same command again"):
         partial.mkdir(parents=True, exist_ok=True)
         with _lock(partial):
             try:
@@ -485,16 +486,13 @@ def _lock(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _explained(folder: Path) -> Iterator[None]:
+def _explained(folder: Path, when_full: str) -> Iterator[None]:
     """Turn the system's errors about the world's disk into words."""
     try:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            raise WorldError(
-                f"no space is left for {folder} ({error.strerror}); what was finished is kept. Free some space, then "
-                f"continue with: photowalk extend {folder}"
-            ) from error
+            raise WorldError(f"no space is left for {folder} ({error.strerror}); {when_full}") from error
         if error.errno in _READ_ONLY:
             raise WorldError(
                 f"{folder} cannot be written ({error.strerror}: {error.filename}); make it writable or use another one"
