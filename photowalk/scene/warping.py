@@ -104,6 +104,7 @@ def composite(views: Sequence[View], targets: Cameras, *, pixel_centre: float = 
         magnification=targets.intrinsics[:, None, 0, 0] / intrinsics[:, 0, 0],
         pixel_centre=pixel_centre,
     )
+    depth = close_cracks(depth)
     interpolated, seen_by = look_up(
         depth,
         targets.camera_from_world,
@@ -124,6 +125,34 @@ def composite(views: Sequence[View], targets: Cameras, *, pixel_centre: float = 
         sky,
         torch.where(sky, seen_by - SEEN_AS_SKY, torch.where(found, seen_by, source)),
     )
+
+
+def close_cracks(depth: Tensor, reach: int = 3, ratio: float = 1.08) -> Tensor:
+    """Fill the gaps in depth [F, H, W] (0 = nothing) that a stretched surface leaves between its points.
+
+    A gap takes the mean of the nearest known pixels on two opposite sides, at most `reach` away, if their depths differ
+    by less than `ratio`: then one surface goes on behind it. Wider gaps and gaps between two surfaces stay.
+    """
+    closed = depth
+    for axis in (-1, -2):
+        before, after = depth, depth
+        for _ in range(reach):
+            before = torch.where(before > 0, before, _shifted(before, 1, axis))
+            after = torch.where(after > 0, after, _shifted(after, -1, axis))
+        lower, upper = torch.minimum(before, after), torch.maximum(before, after)
+        between = (closed == 0) & (lower > 0) & (upper < ratio * lower)
+        closed = torch.where(between, (lower + upper) / 2, closed)
+    return closed
+
+
+def _shifted(values: Tensor, steps: int, axis: int) -> Tensor:
+    """Moved along an axis; what comes in is 0."""
+    moved = torch.zeros_like(values)
+    size = values.shape[axis]
+    start, source = max(steps, 0), max(-steps, 0)
+    length = size - abs(steps)
+    moved.narrow(axis, start, length).copy_(values.narrow(axis, source, length))
+    return moved
 
 
 def ray_features(cameras: Cameras, side: int) -> Tensor:
