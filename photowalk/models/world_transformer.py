@@ -87,6 +87,8 @@ class WorldTransformer(nn.Module):
         def __post_init__(self) -> None:
             if self.width % self.heads or (self.width // self.heads) % 2:
                 raise ValueError(f"width {self.width} wants to be an even multiple of {self.heads} heads")
+            if self.layout.space_frames < 1:
+                raise ValueError(f"correspondence wants a layout with at least one memory slot, got {self.layout}")
             if self.patch[0] != 1:
                 raise ValueError(f"patches span one latent frame, got {self.patch}")
 
