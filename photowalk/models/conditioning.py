@@ -26,16 +26,16 @@ class Conditioning:
     image: Tensor  # [B, L_image, D_image]
 
 
-def memory_correspondence(slots: int, side: int, rows: int, columns: int) -> Tensor:
+def memory_correspondence(slots: int, side: int, rows: int, columns: int, device: torch.device) -> Tensor:
     """The correspondence channels of the memory slots themselves, [1, K*4*s*s, K, h, w]: constants of the resolution.
 
     A slot shows its own canonical coordinates in every group of channels: x and y from -1 to 1 over the frame, the slot
     number from -1 to 1 as z. The depth channel is -1 in the first group and 1 in the others, as published.
     """
     height, width = rows * side, columns * side
-    x = torch.linspace(-1, 1, width).expand(slots, height, width)
-    y = torch.linspace(-1, 1, height)[:, None].expand(slots, height, width)
-    z = torch.linspace(-1, 1, slots)[:, None, None].expand(slots, height, width)
+    x = torch.linspace(-1, 1, width, device=device).expand(slots, height, width)
+    y = torch.linspace(-1, 1, height, device=device)[:, None].expand(slots, height, width)
+    z = torch.linspace(-1, 1, slots, device=device)[:, None, None].expand(slots, height, width)
     groups = [torch.stack([x, y, z, torch.full_like(x, -1.0 if group == 0 else 1.0)]) for group in range(slots)]
     blocks = F.pixel_unshuffle(torch.cat(groups).transpose(0, 1), side)  # [K, K*4*s*s, h, w]
     return blocks.transpose(0, 1)[None]

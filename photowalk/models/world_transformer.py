@@ -140,9 +140,13 @@ class WorldTransformer(nn.Module):
         if like is not None and like.source is not None and _same_but_text(conditioning, like.source):
             return self._with_text(like, conditioning)
         self._check(conditioning)
-        rows, columns = conditioning.history.shape[-2:]
-        memory = memory_correspondence(self.config.layout.space_frames, self.config.condition_side, rows, columns)
-        memory = memory.to(conditioning.correspondence).expand(len(conditioning.history), -1, -1, -1, -1)
+        memory = memory_correspondence(
+            self.config.layout.space_frames,
+            self.config.condition_side,
+            *conditioning.correspondence.shape[-2:],
+            device=conditioning.correspondence.device,
+        )
+        memory = memory.to(conditioning.correspondence.dtype).expand(len(conditioning.history), -1, -1, -1, -1)
         seen = torch.ones_like(conditioning.history[:, :1]).expand(-1, MASK_CHANNELS, -1, -1, -1)
         inputs = NetworkInputs(
             history=torch.cat([conditioning.history, seen, conditioning.history], dim=1),
