@@ -103,22 +103,23 @@ def _land(row: Row, x: float, depth: float) -> wp.vec3:
 
 @wp.kernel
 def _splat_soft_kernel(
-    values: wp.array4d(dtype=wp.float32),  # [V, C, H, W]
     depths: wp.array3d(dtype=wp.float32),  # [V, H, W], 0 = no point
     linear: wp.array2d(dtype=wp.mat33d),  # [T, V]
     offset: wp.array2d(dtype=wp.vec3d),  # [T, V]
     sharpness: wp.array(dtype=wp.float32),  # [T]
+    values: wp.array4d(dtype=wp.float32),  # [V, C, H, W]
     pixel_centre: float,
+    height: int,
+    width: int,
     run: int,  # columns per thread
     first_target: int,
-    sums: wp.array4d(dtype=wp.float32),  # [n, H', W', C + 2]: values, depth, weight
+    first_channel: int,
+    channels: int,  # of this pass, at most 3
+    sums: wp.array2d(dtype=wp.vec4),  # [n, H' * W']: up to three channels, z in the place of missing ones, weight
 ):
     n, v, i, block = wp.tid()
     t = first_target + n
     row = _row(linear[t, v], offset[t, v], float(i) + pixel_centre)
-    height = sums.shape[1]
-    width = sums.shape[2]
-    channels = values.shape[1]
     for j in range(block * run, wp.min(block * run + run, depths.shape[2])):
         depth = depths[v, i, j]
         if depth > 0.0:
@@ -128,6 +129,13 @@ def _splat_soft_kernel(
             y = landed[1] + float(i) + 1.0
             if z > 0.0 and x > 0.0 and y > 0.0 and x < float(width + 1) and y < float(height + 1):
                 weight = 1.0 / (wp.exp(wp.min(80.0, sharpness[t] * wp.log(1.0 + z))) + 1.0e-7)
+                payload = wp.vec4(z, z, z, 1.0)
+                if channels > 0:
+                    payload[0] = values[v, first_channel, i, j]
+                if channels > 1:
+                    payload[1] = values[v, first_channel + 1, i, j]
+                if channels > 2:
+                    payload[2] = values[v, first_channel + 2, i, j]
                 left = int(x)
                 top = int(y)
                 beyond_x = x - float(left)
@@ -146,38 +154,38 @@ def _splat_soft_kernel(
                                 share = row_weight * beyond_x
                                 to_x = left
                             if to_x >= 0 and to_x < width:
-                                for c in range(channels):
-                                    wp.atomic_add(sums, n, to_y, to_x, c, share * values[v, c, i, j])
-                                wp.atomic_add(sums, n, to_y, to_x, channels, share * z)
-                                wp.atomic_add(sums, n, to_y, to_x, channels + 1, share)
+                                wp.atomic_add(sums, n, to_y * width + to_x, share * payload)
 
 
 @wp.kernel
 def _normalise_kernel(
-    sums: wp.array4d(dtype=wp.float32),  # [n, H', W', C + 2], zeroed for the next target
+    sums: wp.array2d(dtype=wp.vec4),  # [n, H' * W'], zeroed for the next target
     background: float,
+    run: int,  # pixels per thread
     first_target: int,
-    values: wp.array4d(dtype=wp.float32),  # [T, C, H', W']
-    depths: wp.array3d(dtype=wp.float32),  # [T, H', W']
-    weights: wp.array3d(dtype=wp.float32),  # [T, H', W']
+    first_channel: int,
+    channels: int,
+    values: wp.array3d(dtype=wp.float32),  # [T, C, H' * W']
+    depths: wp.array2d(dtype=wp.float32),  # [T, H' * W']
+    weights: wp.array2d(dtype=wp.float32),  # [T, H' * W']
 ):
-    n, i, j = wp.tid()
+    n, block = wp.tid()
     t = first_target + n
-    channels = values.shape[1]
-    total = sums[n, i, j, channels + 1]
-    weights[t, i, j] = total
-    depth = 0.0
-    if total > 0.0:
-        depth = sums[n, i, j, channels] / total
-    depths[t, i, j] = depth
-    for c in range(channels):
-        value = background
-        if total > 0.0:
-            value = sums[n, i, j, c] / total
-        values[t, c, i, j] = value
-        sums[n, i, j, c] = 0.0
-    sums[n, i, j, channels] = 0.0
-    sums[n, i, j, channels + 1] = 0.0
+    with_depth = first_channel + channels == values.shape[1] and channels < 3
+    for pixel in range(block * run, wp.min(block * run + run, sums.shape[1])):
+        total = sums[n, pixel]
+        sums[n, pixel] = wp.vec4(0.0, 0.0, 0.0, 0.0)
+        weights[t, pixel] = total[3]
+        for c in range(channels):
+            value = background
+            if total[3] > 0.0:
+                value = total[c] / total[3]
+            values[t, first_channel + c, pixel] = value
+        if with_depth:
+            depth = 0.0
+            if total[3] > 0.0:
+                depth = total[channels] / total[3]
+            depths[t, pixel] = depth
 
 
 def occlusion_sharpness(
@@ -215,22 +223,22 @@ def splat_soft(
     targets, channels = len(maps[0]), values.shape[1]
     outputs = [depths.new_empty(targets, channels, *size), depths.new_empty(targets, *size)]
     outputs.append(torch.empty_like(outputs[1]))
-    results = [wp.from_torch(output) for output in outputs]
-    inputs = [
-        wp.from_torch(values.float().contiguous()),
-        *_points(depths, maps),
-        wp.from_torch(sharpness.float().contiguous()),
-        pixel_centre,
-    ]
+    results = [wp.from_torch(output.flatten(-2)) for output in outputs]
+    pixels = wp.from_torch(values.float().contiguous())
+    inputs = [*_points(depths, maps), wp.from_torch(sharpness.float().contiguous()), pixels, pixel_centre, *size]
     device, (run, at_once) = device_of(depths), _shape_of_launch(depths)
     _splat_soft_kernel.module.load(device)
 
     def launch(first: int, count: int) -> None:
-        sums = wp.from_torch(depths.new_zeros(min(at_once, count), *size, channels + 2))
+        scratch = depths.new_zeros(min(at_once, count), size[0] * size[1], 4)
+        sums = wp.from_torch(scratch, dtype=wp.vec4)
         for start in range(first, first + count, at_once):
             n = min(at_once, first + count - start)
-            wp.launch(_splat_soft_kernel, _dim(n, depths, run), [*inputs, run, start, sums], device=device)
-            wp.launch(_normalise_kernel, (n, *size), [sums, background, start, *results], device=device)
+            for channel in range(0, channels + 1, 3):  # the depth is a channel like the others, the last one
+                part = [start, channel, min(3, channels - channel)]
+                wp.launch(_splat_soft_kernel, _dim(n, depths, run), [*inputs, run, *part, sums], device=device)
+                dim = (n, -(-size[0] * size[1] // run))
+                wp.launch(_normalise_kernel, dim, [sums, background, run, *part, *results], device=device)
 
     parallel_over_first_axis(launch, targets, depths.device)
     return outputs[0], outputs[1], outputs[2]
@@ -395,32 +403,35 @@ def _gather_kernel(
     pixel_centre: float,
     values: wp.array4d(dtype=wp.float32),  # [V, C, H, W]
     background: float,
+    run: int,
     first_target: int,
     winners: wp.array3d(dtype=wp.int64),  # [n, H', W'], reset for the next target
     splatted: wp.array4d(dtype=wp.float32),  # [T, C, H', W']
     nearest: wp.array3d(dtype=wp.float32),  # [T, H', W'], becomes the winner's depth, 0 where none
     source: wp.array3d(dtype=wp.int32),  # [T, H', W']
 ):
-    n, to_y, to_x = wp.tid()
+    n, to_y, block = wp.tid()
     t = first_target + n
-    key = winners[n, to_y, to_x]
-    winners[n, to_y, to_x] = wp.int64(NO_WINNER)
-    if key == wp.int64(NO_WINNER):
-        nearest[t, to_y, to_x] = 0.0
-        source[t, to_y, to_x] = -1
-        for c in range(values.shape[1]):
-            splatted[t, c, to_y, to_x] = background
-        return
-    v = int(key >> wp.int64(51))
-    pixel = int(key & wp.int64(2147483647))
-    i = pixel / depths.shape[2]
-    j = pixel % depths.shape[2]
-    row = _row(linear[t, v], offset[t, v], float(i) + pixel_centre)
-    landed = _land(row, float(j) + pixel_centre, depths[v, i, j])
-    nearest[t, to_y, to_x] = landed[2]
-    source[t, to_y, to_x] = v
-    for c in range(values.shape[1]):
-        splatted[t, c, to_y, to_x] = values[v, c, i, j]
+    width = depths.shape[2]
+    for to_x in range(block * run, wp.min(block * run + run, nearest.shape[2])):
+        key = winners[n, to_y, to_x]
+        winners[n, to_y, to_x] = wp.int64(NO_WINNER)
+        v = int(-1)
+        z = float(0.0)
+        if key != wp.int64(NO_WINNER):
+            v = int(key >> wp.int64(51))
+            pixel = int(key & wp.int64(2147483647))
+            i = pixel / width
+            j = pixel - i * width
+            row = _row(linear[t, v], offset[t, v], float(i) + pixel_centre)
+            z = _land(row, float(j) + pixel_centre, depths[v, i, j])[2]
+            for c in range(values.shape[1]):
+                splatted[t, c, to_y, to_x] = values[v, c, i, j]
+        else:
+            for c in range(values.shape[1]):
+                splatted[t, c, to_y, to_x] = background
+        nearest[t, to_y, to_x] = z
+        source[t, to_y, to_x] = v
 
 
 def splat_nearest(
@@ -459,10 +470,10 @@ def splat_nearest(
         for start in range(first, first + count, at_once):
             n = min(at_once, first + count - start)
             dim, splat = _dim(n, depths, run), [*points, *spread, run, start]
-            gather = [*points, pixel_centre, pixels, background, start, winners, *results]
+            gather = [*points, pixel_centre, pixels, background, run, start, winners, *results]
             wp.launch(_nearest_depth_kernel, dim, [*splat, results[1]], device=device)
             wp.launch(_winner_kernel, dim, [*splat, tolerance, results[1], winners], device=device)
-            wp.launch(_gather_kernel, (n, *size), gather, device=device)
+            wp.launch(_gather_kernel, (n, size[0], -(-size[1] // run)), gather, device=device)
 
     parallel_over_first_axis(launch, targets, depths.device)
     return splatted, nearest, source
