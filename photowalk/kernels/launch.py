@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import torch
 import warp as wp
@@ -25,7 +26,7 @@ def parallel_over_first_axis(launch: Callable[[int, int], None], count: int, dev
     torch thread. The pieces must write to disjoint places, then the result does not hang on their order."""
     pieces = min(count, torch.get_num_threads()) if device.type == "cpu" else 1
     bounds = [count * piece // max(pieces, 1) for piece in range(pieces + 1)]
-    spans = [(first, last - first) for first, last in zip(bounds, bounds[1:])]
+    spans = [(first, last - first) for first, last in pairwise(bounds)]
     if pieces <= 1:
         for span in spans:
             launch(*span)

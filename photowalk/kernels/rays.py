@@ -17,10 +17,11 @@ def ray_blocks(world_from_camera: Tensor, intrinsics: Tensor, size: tuple[int, i
     Channel = c * side^2 + row * side + column within a block; c = origin x y z, direction x y z.
     """
     height, width = size
-    kwargs = {"dtype": torch.float32, "device": intrinsics.device}
     pose, intrinsics = world_from_camera.float(), intrinsics.float()
-    columns = (torch.arange(width, **kwargs) + 0.5 - intrinsics[:, 0, 2:]) / intrinsics[:, 0, :1]  # [T, W]
-    rows = (torch.arange(height, **kwargs) + 0.5 - intrinsics[:, 1, 2:]) / intrinsics[:, 1, 1:2]  # [T, H]
+    columns = torch.arange(width, device=intrinsics.device) + 0.5
+    rows = torch.arange(height, device=intrinsics.device) + 0.5
+    columns = (columns - intrinsics[:, 0, 2:]) / intrinsics[:, 0, :1]  # [T, W]
+    rows = (rows - intrinsics[:, 1, 2:]) / intrinsics[:, 1, 1:2]  # [T, H]
     x, y = torch.broadcast_tensors(columns[:, None, :], rows[:, :, None])
     directions = F.normalize(torch.stack([x, y, torch.ones_like(x)], dim=1), dim=1)
     directions = (pose[:, :3, :3] @ directions.flatten(2)).unflatten(2, size)

@@ -74,9 +74,8 @@ class SpatialMemory:
 
     def _points(self, view: View) -> Tensor:
         stride, depth = self.point_stride, view.depth[:: self.point_stride, :: self.point_stride].float()
-        kwargs = {"dtype": torch.float32, "device": depth.device}
-        rows = torch.arange(0, view.depth.shape[0], stride, **kwargs) + self.pixel_centre
-        columns = torch.arange(0, view.depth.shape[1], stride, **kwargs) + self.pixel_centre
+        rows = torch.arange(0, view.depth.shape[0], stride, device=depth.device) + self.pixel_centre
+        columns = torch.arange(0, view.depth.shape[1], stride, device=depth.device) + self.pixel_centre
         y, x = torch.meshgrid(rows, columns, indexing="ij")
         pixels = torch.stack([x, y, torch.ones_like(x)], dim=-1)
         camera = view.camera.to(torch.float32)

@@ -7,6 +7,7 @@ against it) and adds a small correction. Before training it trusts the warp wher
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +28,7 @@ class DetailNetwork(nn.Module):
         self.trust = config.trust
         self.enter = nn.Conv2d(4 * 8, widths[0], 3, padding=1)
         self.down = nn.ModuleList(_Level(a, b) for a, b in zip((widths[0], *widths), widths))
-        self.up = nn.ModuleList(_Level(a + b, a) for a, b in zip(widths[:-1], widths[1:]))
+        self.up = nn.ModuleList(_Level(a + b, a) for a, b in pairwise(widths))
         self.leave = nn.Conv2d(widths[0], 4 * 4, 3, padding=1)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)

@@ -12,7 +12,7 @@ StreamState = dict[str, Tensor]  # what a causal codec remembers between calls; 
 
 
 class VideoCodec(Protocol):
-    """A causal video codec. The first frame makes a latent frame of its own, then every `temporal_factor` frames make one.
+    """A causal video codec: the first frame makes a latent frame of its own, then every `temporal_factor` frames one.
 
     encode and decode take the state that the previous call returned, so a stream may be cut anywhere between latent
     frames: cut or whole, the numbers are the same.

@@ -64,16 +64,17 @@ def build_conditioning(
     """One chunk's conditioning (B = 1) and the picture that geometry alone makes of it."""
     preview = preview_chunk(past.latest, recalled, targets, config.preview)
     slots = (past.first,) * (config.layout.space_frames - len(recalled)) + recalled
+    rows, columns = past.latents.shape[-2:]
     conditioning = Conditioning(
         history=_history_latents(past, slots, config.layout, codec)[None],
         warp=_encode_warp(preview, codec)[None],
-        known=_known_mask(preview, past.latents.shape[-2:], codec, config)[None],
+        known=_known_mask(preview, (rows, columns), codec, config)[None],
         rays=_rays(past, slots, targets, config, codec)[None],
         correspondence=correspondence_features(
             recalled,
             targets,
             slots=config.layout.space_frames,
-            latent_size=tuple(past.latents.shape[-2:]),
+            latent_size=(rows, columns),
             side=config.condition_side,
             every=codec.temporal_factor,
             inverse_depth=config.inverse_depth,
@@ -99,9 +100,11 @@ def _encode_warp(preview: Preview, codec: VideoCodec) -> Tensor:
     return latents[0, :, 1:]
 
 
-def _known_mask(preview: Preview, latent_size: torch.Size, codec: VideoCodec, config: ConditioningConfig) -> Tensor:
+def _known_mask(
+    preview: Preview, latent_size: tuple[int, int], codec: VideoCodec, config: ConditioningConfig
+) -> Tensor:
     """[4, T_new, h, w]: one channel per frame of the latent's group."""
-    per_frame = F.adaptive_avg_pool2d(preview.known[:, None], tuple(latent_size))[:, 0]  # [F, h, w]
+    per_frame = F.adaptive_avg_pool2d(preview.known[:, None], latent_size)[:, 0]  # [F, h, w]
     grouped = per_frame.unflatten(0, (-1, codec.temporal_factor)).transpose(0, 1)
     return grouped.contiguous() if config.mask_known else torch.ones_like(grouped)
 
