@@ -1,6 +1,6 @@
 """Seconds that nano takes for one chunk of 80 frames, all included, and where they go.
 
-    python benchmarks/nano_speed.py [PHOTO]
+python benchmarks/nano_speed.py [PHOTO]
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from photowalk.presets import load_preset
 from photowalk.scene.images import read_photo
 from photowalk.world.progress import Progress
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "photo" / "photo.jpg"
+EXAMPLE = Path(__file__).parent.parent / "examples" / "photo" / "hall.jpg"
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
             stages[clock[1]] += now - clock[0]
             clock[:] = [now, progress.stage]
 
-        path = PRESETS["dolly"](state.cameras[-1], preset.chunk_frames + 1)
+        path = PRESETS["forward"](state.cameras[-1], preset.chunk_frames + 1, state.reference_depth)
         started = time.perf_counter()
         state = generator.extend(state, path[1:], "", seed=chunk, on_step=on_step)
         total = time.perf_counter() - started

@@ -22,7 +22,7 @@ TOLERANCE = 5e-6  # float32 and another order of additions
 def check_schedulers(folder: Path) -> Iterable[tuple[str, float, float]]:
     golden = load_file(folder / "schedulers.safetensors")
     stated = json.loads((folder / "schedulers.json").read_text())
-    shift = float(re.search(r"shift ([\d.]*\d)", stated["unipc"])[1])
+    shift = float(re.findall(r"shift ([\d.]*\d)", stated["unipc"])[0])
     yield from _compare(_unipc(golden, shift), golden)
     yield from _compare(_distilled(golden, shift), golden)
     yield from _compare(_training(golden, shift), golden)
