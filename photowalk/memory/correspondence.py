@@ -8,6 +8,7 @@ module knows nothing of networks; memory slots have constant features that hang 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -71,34 +72,34 @@ def correspondence_features(
             f"got {len(recalled)} views and {len(targets)} frames"
         )
     size = (latent_size[0] * side, latent_size[1] * side)
+    built = list(range(every - 1, len(targets), every))
+    others = sorted(set(range(len(targets))) - set(built))
     targets = targets.resized(*size)
-    built = slice(every - 1, None, every)
-    absent = targets.intrinsics.new_full((len(targets[built]), COORDINATES, *size), NOTHING_SEEN, dtype=torch.float32)
-    absent[:, 3] = ABSENT_DEPTH
-    groups = [absent] * slots
-    warps = []
+    splat = partial(
+        _splat, targets=targets, mode=mode, pixel_centre=pixel_centre, group=group, invalid_at_origin=invalid_at_origin
+    )
+    warps, ranges = [], []
     for rank, view in enumerate(reversed(recalled)):
         depth, camera = _at_size(view, size, pixel_centre)
         if clean is not None:
             depth = torch.where(reliable_depth(depth, ratio=clean), depth, 0.0)
         canonical = canonical_map(slots - 1 - rank, slots, size, depth.device)
-        warps.append(
-            warp(
-                canonical[None],
-                depth[None],
-                camera[None],
-                targets,
-                mode=mode,
-                pixel_centre=pixel_centre,
-                group=group,
-                background=NOTHING_SEEN,
-                invalid_at_origin=invalid_at_origin,
-            )
-        )
-    normalised = _inverse_depths(warps, built) if inverse_depth else _ranged_depths(warps, built)
-    for rank, (warped, depth) in enumerate(zip(warps, normalised)):
-        groups[rank] = torch.cat([warped.values[built], depth[:, None]], dim=1)
+        warps.append(splat(canonical[:2], depth, camera, built=built))
+        if others and not inverse_depth:
+            ranges.append(splat(canonical[:0], depth, camera, built=others).depth.aminmax())
+    depths = _inverse_depths(warps) if inverse_depth else _ranged_depths(warps, ranges)
+    absent = targets.intrinsics.new_full((len(built), COORDINATES, *size), NOTHING_SEEN, dtype=torch.float32)
+    absent[:, 3] = ABSENT_DEPTH
+    groups = [absent] * slots
+    for rank, (warped, depth) in enumerate(zip(warps, depths)):
+        slot_value = torch.linspace(-1, 1, slots)[slots - 1 - rank]
+        slot = torch.where(warped.known, slot_value.to(depth), NOTHING_SEEN)
+        groups[rank] = torch.cat([warped.values, slot[:, None], depth[:, None]], dim=1)
     return F.pixel_unshuffle(torch.cat(groups, dim=1), side).transpose(0, 1).contiguous()
+
+
+def _splat(values: Tensor, depth: Tensor, camera: Cameras, targets: Cameras, **kwargs) -> Warped:
+    return warp(values[None], depth[None], camera[None], targets, background=NOTHING_SEEN, **kwargs)
 
 
 def _at_size(view: View, size: tuple[int, int], pixel_centre: float) -> tuple[Tensor, Cameras]:
@@ -115,20 +116,22 @@ def _at_size(view: View, size: tuple[int, int], pixel_centre: float) -> tuple[Te
     return view.depth[middle::stride, middle::stride], Cameras(camera.camera_from_world, intrinsics, *size)
 
 
-def _ranged_depths(warps: list[Warped], built: slice) -> list[Tensor]:
-    """Published: 2 (d - min) / (max - min) - 1 over all views, frames and pixels, holes counting as 0."""
+def _ranged_depths(warps: list[Warped], others: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
+    """Published: 2 (d - min) / (max - min) - 1 over all views, frames and pixels, holes counting as 0. `others` are
+    the least and greatest depths of the frames that are not built."""
     if not warps:
         return []
-    lowest = min(float(warped.depth.amin()) for warped in warps)
-    highest = max(float(warped.depth.amax()) for warped in warps)
-    return [2 * (warped.depth[built] - lowest) / max(highest - lowest, 1e-6) - 1 for warped in warps]
+    ranges = [warped.depth.aminmax() for warped in warps] + others
+    lowest = min(float(low) for low, _ in ranges)
+    highest = max(float(high) for _, high in ranges)
+    return [2 * (warped.depth - lowest) / max(highest - lowest, 1e-6) - 1 for warped in warps]
 
 
-def _inverse_depths(warps: list[Warped], built: slice) -> list[Tensor]:
+def _inverse_depths(warps: list[Warped]) -> list[Tensor]:
     """1 at the camera, 0 at the target's median depth, towards -1 far away and where nothing lands."""
     if not warps:
         return []
-    depths = torch.stack([warped.depth[built] for warped in warps])  # [K, T, H, W]
+    depths = torch.stack([warped.depth for warped in warps])  # [K, T, H, W]
     known = torch.where(depths > 0, depths, torch.nan).transpose(0, 1).flatten(1)
     median = known.nanmedian(1).values.nan_to_num(1.0)[:, None, None]  # [T, 1, 1]
     closeness = torch.where(depths > 0, median / (median + depths), 0.0)

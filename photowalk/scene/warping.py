@@ -50,8 +50,12 @@ def warp(
     group: int = 16,
     background: float = 0.0,
     invalid_at_origin: bool = False,
+    built: slice | list[int] = slice(None),
 ) -> Warped:
-    """All sources splatted together into every target; `group` and `invalid_at_origin` concern the soft rule only."""
+    """All sources splatted together into the targets, or into those chosen by `built`.
+
+    `group` and `invalid_at_origin` concern the soft rule only, whose softness always counts all targets.
+    """
     if values.shape[0] != len(sources) or values.shape[2:] != depth.shape[1:] or len(depth) != len(sources):
         raise ValueError(
             f"warp wants values [V, C, H, W], depth [V, H, W] and V cameras, got {tuple(values.shape)}, "
@@ -59,13 +63,14 @@ def warp(
         )
     maps = pixel_maps(sources.camera_from_world, sources.intrinsics, targets.camera_from_world, targets.intrinsics)
     size = (targets.height, targets.width)
+    built_maps = (maps[0][built], maps[1][built])
     if mode == "nearest":
         found, found_depth, source = splat_nearest(
             values,
             depth,
-            maps,
+            built_maps,
             size,
-            magnification=targets.intrinsics[:, None, 0, 0] / sources.intrinsics[:, 0, 0],
+            magnification=targets.intrinsics[built, None, 0, 0] / sources.intrinsics[:, 0, 0],
             pixel_centre=pixel_centre,
             background=background,
         )
@@ -78,7 +83,13 @@ def warp(
         invalid_at_origin=targets.camera_from_world if invalid_at_origin else None,
     )
     found, found_depth, weight = splat_soft(
-        values, depth, maps, size, sharpness=sharpness, pixel_centre=pixel_centre, background=background
+        values,
+        depth,
+        built_maps,
+        size,
+        sharpness=sharpness[built],
+        pixel_centre=pixel_centre,
+        background=background,
     )
     return Warped(found, found_depth, weight > 0)
 
