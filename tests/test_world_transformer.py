@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
+from photowalk.models.attention import QUERY_BLOCK, attend_in_blocks
 from photowalk.models.conditioning import Conditioning
 from photowalk.models.history_layout import HistoryLayout
 from photowalk.models.lora import merge_lora
@@ -409,6 +410,26 @@ def test_before_training_it_predicts_no_velocity():
     noisy, timestep = small_noise(conditioning)
     with torch.no_grad():
         assert WorldTransformer(SMALL)(noisy, timestep, conditioning).abs().max() == 0
+
+
+def test_predicting_a_correction_begins_with_the_warp_as_the_clean_estimate():
+    network, conditioning = WorldTransformer(replace(SMALL, predicts="correction")), small_conditioning()
+    noisy, timestep = small_noise(conditioning)
+    sigma = (timestep / 1000).view(-1, 1, 1, 1, 1)
+    with torch.no_grad():
+        velocity = network(noisy, timestep, conditioning)
+    torch.testing.assert_close(noisy - sigma * velocity, conditioning.warp, atol=1e-5, rtol=1e-5)
+
+
+def test_attention_in_blocks_is_attention():
+    torch.manual_seed(0)
+    queries, keys, values = (torch.randn(2, 3, length, 16) for length in (2 * QUERY_BLOCK + 7, 90, 90))
+    exact = F.scaled_dot_product_attention(queries, keys, values)
+    torch.testing.assert_close(attend_in_blocks(queries, keys, values), exact, atol=1e-5, rtol=1e-4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rough = attend_in_blocks(queries.bfloat16(), keys.bfloat16(), values.bfloat16())
+    assert rough.dtype == torch.bfloat16
+    assert (rough - exact).norm() < 0.02 * exact.norm()
 
 
 def test_half_precision_stays_close():
