@@ -20,7 +20,9 @@ from photowalk.reconstruct.simplify import simplify
 from photowalk.scene.types import Clip, Scene, Splats, View
 
 AGREEMENT = 0.03  # relative depth difference within which two views mean the same surface
+CLOSED = 0.8  # alpha from which a surface counts as described
 COARSER = 1.6  # a surface described by splats this many times larger than a pixel is described anew
+DARK = 0.05  # colours this close to black or white say nothing about exposure
 SKY_DISTANCE = 4.0  # radius of the sky dome, times the farthest depth seen
 SKY_SHRINK = 2  # sky is smooth: one splat for so many pixels along each side
 
@@ -77,11 +79,14 @@ def add_view(splats: Splats | None, view: View, surface: Surface) -> Splats:
     if splats is None or len(splats) == 0:
         return lift(view.image, surface, view.camera, surface.valid)
     seen = _describe(splats, view.camera)
-    same = (seen.alpha > 0.5) & ((seen.depth - view.depth).abs() < _tolerance(view.depth, surface))
+    same = (seen.alpha > CLOSED) & ((seen.depth - view.depth).abs() < _tolerance(view.depth, surface))
     too_coarse = same & (seen.footprint > COARSER * surface.footprint)
     chosen = surface.valid & (~same | too_coarse)
-    replaced = _lands_in(splats, view, too_coarse & surface.valid, surface.footprint)
-    return Splats.cat([splats[~replaced], lift(view.image, surface, view.camera, chosen)])
+    landing = _land(splats, view)
+    image = (view.image * _exposure(splats, view, landing)[:, None, None]).clamp(0, 1)
+    replaced = _inside(landing, too_coarse & surface.valid)
+    replaced &= splats.scales[:, 1] / FOOTPRINT > COARSER * surface.footprint.reshape(-1)[landing.pixel]
+    return Splats.cat([splats[~replaced], lift(image, surface, view.camera, chosen)])
 
 
 def add_sky(sky: Splats | None, view: View, radius: float) -> Splats | None:
@@ -89,9 +94,8 @@ def add_sky(sky: Splats | None, view: View, radius: float) -> Splats | None:
     in_sky = torch.isinf(view.depth)
     if not in_sky.any():
         return sky
-    pool = lambda values: F.avg_pool2d(values, SKY_SHRINK, ceil_mode=True)  # noqa: E731
-    share = pool(in_sky.float()[None])[0]
-    colour = pool(view.image * in_sky) / share.clamp_min(1e-6)
+    share = F.avg_pool2d(in_sky.float()[None], SKY_SHRINK, ceil_mode=True)[0]
+    colour = F.avg_pool2d(view.image * in_sky, SKY_SHRINK, ceil_mode=True) / share.clamp_min(1e-6)
     camera = view.camera.resized(*share.shape)
     missing = share > 0
     if sky is not None and len(sky) > 0:
@@ -113,12 +117,10 @@ def remove_floaters(splats: Splats, views: Sequence[View]) -> Splats:
     """Drop splats that more views see through than see; the opacity of the others follows the votes."""
     seen, seen_through = torch.zeros(2, len(splats), device=splats.means.device)
     for view in views:
-        depth = view.depth
-        nearest_around = -F.max_pool2d(-depth[None], 3, stride=1, padding=1)[0]  # an edge may pass through the pixel
-        pixel, z, inside = _pixels(splats, view.camera)
-        here, around = depth.reshape(-1)[pixel], nearest_around.reshape(-1)[pixel]
-        seen += inside & ((z - here).abs() < AGREEMENT * here)
-        seen_through += inside & (z < (1 - 2 * AGREEMENT) * around)
+        around = -F.max_pool2d(-view.depth[None], 3, stride=1, padding=1)[0]  # an edge may pass through the pixel
+        landing = _land(splats, view)
+        seen += landing.agrees
+        seen_through += landing.in_view & (landing.depth < (1 - 2 * AGREEMENT) * around.reshape(-1)[landing.pixel])
     keep = seen >= seen_through
     trust = ((1 + seen) / (1 + seen + seen_through))[keep]
     kept = splats[keep]
@@ -146,21 +148,40 @@ def _tolerance(depth: Tensor, surface: Surface) -> Tensor:
     return AGREEMENT * torch.where(torch.isfinite(depth), depth, 0) + 2 * surface.footprint / surface.slant
 
 
-def _lands_in(splats: Splats, view: View, mask: Tensor, footprint: Tensor) -> Tensor:
-    """Which splats [N] lie well inside `mask` [H, W], at its depth, and are coarser than its pixels."""
-    inner = -F.max_pool2d(-mask.float()[None], 5, stride=1, padding=2)[0] > 0
-    pixel, z, inside = _pixels(splats, view.camera)
-    here = view.depth.reshape(-1)[pixel]
-    coarse = splats.scales[:, 1] / FOOTPRINT > COARSER * footprint.reshape(-1)[pixel]
-    return inside & inner.reshape(-1)[pixel] & coarse & ((z - here).abs() < AGREEMENT * here)
+@dataclass(frozen=True)
+class _Landing:
+    """Where the centres of splats fall in a view."""
+
+    pixel: Tensor  # [N] flat index, 0 where out of view
+    depth: Tensor  # [N] along +Z
+    in_view: Tensor  # [N] bool
+    agrees: Tensor  # [N] bool: the view saw a surface at this depth
 
 
-def _pixels(splats: Splats, camera: Cameras) -> tuple[Tensor, Tensor, Tensor]:
-    """Flat index of the pixel [N] each splat's centre falls on, its depth [N], and whether it is in view [N]."""
+def _land(splats: Splats, view: View) -> _Landing:
+    camera = view.camera
     position, z = camera.project(splats.means)
     column, row = position.floor().nan_to_num(-1).clamp(-1, 1e6).long().unbind(-1)
-    inside = (z > 0) & (column >= 0) & (row >= 0) & (column < camera.width) & (row < camera.height)
-    return torch.where(inside, row * camera.width + column, 0), z, inside
+    in_view = (z > 0) & (column >= 0) & (row >= 0) & (column < camera.width) & (row < camera.height)
+    pixel = torch.where(in_view, row * camera.width + column, 0)
+    here = view.depth.reshape(-1)[pixel]
+    return _Landing(pixel, z, in_view, in_view & ((z - here).abs() < AGREEMENT * here))
+
+
+def _inside(landing: _Landing, mask: Tensor) -> Tensor:
+    """Which splats [N] agree with the view and lie well inside `mask` [H, W]."""
+    inner = -F.max_pool2d(-mask.float()[None], 5, stride=1, padding=2)[0] > 0
+    return landing.agrees & inner.reshape(-1)[landing.pixel]
+
+
+def _exposure(splats: Splats, view: View, landing: _Landing) -> Tensor:
+    """Gain per colour [3] that brings the view to the brightness of the splats it sees again: the median ratio."""
+    known = splats.colours[landing.agrees, 0] * SH_DC + 0.5
+    now = view.image.reshape(3, -1)[:, landing.pixel[landing.agrees]].T
+    usable = ((known > DARK) & (now > DARK) & (known < 1 - DARK) & (now < 1 - DARK)).all(dim=-1)
+    if usable.float().mean() < 0.05 or usable.sum() < 500:
+        return torch.ones(3).to(known)
+    return (known[usable] / now[usable]).median(dim=0).values.clamp(0.5, 2)
 
 
 def _farthest(views: Sequence[View]) -> float:
