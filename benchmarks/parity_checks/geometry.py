@@ -22,6 +22,9 @@ from photowalk.scene.warping import ray_features, warp
 Comparison = tuple[str, float, float]
 
 TOLERANCE = 1e-5  # float32 and another order of additions
+# The reference rounds landing places to float32. Where only the rim of a point touches a pixel its last bit shows, and
+# among the millions of points of a chunk there are such: float64 itself is up to 0.02 off there.
+CHUNK_WARP_TOLERANCE = 1e-4
 PUBLISHED_LAYOUT = "f1k1f4s2f1s1f16k4f2k2f1k1_g20"
 TEMPORAL_FACTOR = 4
 SIDE = 8  # pixels per latent pixel
@@ -31,6 +34,7 @@ VISIBLE_BEHIND = 0.1
 
 def check_geometry(folder: Path) -> Iterable[Comparison]:
     golden = load_file(folder / "geometry.safetensors")
+    noise = json.loads((folder / "geometry.json").read_text()).get("noise", {})  # of the reference against float64
     height, width = golden["depth"].shape[-2:]
     depth, rgb = golden["depth"][:, 0], golden["rgb"]
     sources = Cameras(golden["w2c"], golden["K"].expand(len(golden["w2c"]), 3, 3), height, width)
@@ -43,12 +47,14 @@ def check_geometry(folder: Path) -> Iterable[Comparison]:
     clean = torch.where(reliable_depth(depth, ratio=RELIABLE_RATIO), depth, 0.0)
     for name, picked, known in [("v0_clean", [0], clean), ("v1_raw", [1], depth), ("v012_clean", [0, 1, 2], clean)]:
         warped = _warp(rgb[picked], known[picked], sources[picked], targets, group=len(targets))
-        yield f"{name} image", _error(warped.values, golden[f"{name}_img"]), TOLERANCE
+        tolerance = max(TOLERANCE, 2 * noise.get(f"{name}_img", 0), 2 * noise.get(f"{name}_depth", 0))
+        yield f"{name} image", _error(warped.values, golden[f"{name}_img"]), tolerance
         yield f"{name} mask", _error(warped.known.float(), golden[f"{name}_mask"][:, 0]), 0.0
-        yield f"{name} depth", _error(warped.depth, golden[f"{name}_depth"]), TOLERANCE
+        yield f"{name} depth", _error(warped.depth, golden[f"{name}_depth"]), tolerance
         yield f"{name} flow", _flow_error(known[picked], sources[picked], targets, golden[f"{name}_flow"]), TOLERANCE
     single = _warp(rgb[:1], clean[:1], sources[:1], targets, group=1)
-    yield "v0_clean one by one", _error(single.values, golden["v0_clean_img_chunk1"]), TOLERANCE
+    tolerance = max(TOLERANCE, 2 * noise.get("v0_clean_img_chunk1", 0))
+    yield "v0_clean one by one", _error(single.values, golden["v0_clean_img_chunk1"]), tolerance
     relative = targets.relative_to(sources[1])
     yield "relative poses", _error(relative.world_from_camera, golden["rays_c2w_rel"][0]), TOLERANCE
     rays = ray_features(relative, 1)  # [6, T, H, W]
@@ -120,7 +126,7 @@ def _recalls(memory: SpatialMemory, cameras: Cameras, stated: dict) -> Iterator[
 def _latest_warp(golden: dict, source: Cameras, targets: Cameras, stated: dict) -> Iterator[Comparison]:
     rgb, depth = golden["rgb_every_40th"][:, :, -1], _clean(golden["buffer_depth"][0])
     warped = _warp(rgb, depth, source, targets, group=stated["warp_chunk_size"])
-    yield "warped picture", _error(warped.values[7::8], golden["warp_rgb_every_8th"]), TOLERANCE
+    yield "warped picture", _error(warped.values[7::8], golden["warp_rgb_every_8th"]), CHUNK_WARP_TOLERANCE
     yield "warped mask", _error(warped.known[7::8].float(), golden["warp_mask_every_8th"][:, 0]), 0.0
 
 
@@ -132,8 +138,8 @@ def _best_warp(golden: dict, recalled: Sequence[View], targets: Cameras, stated:
     warped = _warp(
         canonical[None], _clean(best.depth[None]), best.camera[None], targets, group=stated["warp_chunk_size"]
     )
-    yield "best view's map", _error(warped.values[7::8], golden["warp_coord_best_every_8th"]), TOLERANCE
-    yield "best view's depth", _error(warped.depth[7::8], golden["warp_depth_best_every_8th"]), TOLERANCE
+    yield "best view's map", _error(warped.values[7::8], golden["warp_coord_best_every_8th"]), CHUNK_WARP_TOLERANCE
+    yield "best view's depth", _error(warped.depth[7::8], golden["warp_depth_best_every_8th"]), CHUNK_WARP_TOLERANCE
 
 
 def _correspondence(golden: dict, recalled: Sequence[View], targets: Cameras, stated: dict) -> Iterator[Comparison]:
@@ -154,10 +160,10 @@ def _correspondence(golden: dict, recalled: Sequence[View], targets: Cameras, st
     own = slot_features(slots, latent_size, SIDE)
     first_new = HistoryLayout.parse(PUBLISHED_LAYOUT).history_frames
     strided = golden["buffer_every_16th_channel"][0]
-    yield "correspondence", _error(new[::16], strided[:, first_new:]), TOLERANCE
+    yield "correspondence", _error(new[::16], strided[:, first_new:]), CHUNK_WARP_TOLERANCE
     yield "memory slots", _error(own[::16], strided[:, 1 : 1 + slots]), TOLERANCE
     whole = golden["buffer_frames_1_5_25_44"][0]
-    yield "correspondence, all channels", _error(new[:, [0, -1]], whole[:, 2:]), TOLERANCE
+    yield "correspondence, all channels", _error(new[:, [0, -1]], whole[:, 2:]), CHUNK_WARP_TOLERANCE
     yield "memory slots, all channels", _error(own[:, [0, -1]], whole[:, :2]), TOLERANCE
 
 
