@@ -85,6 +85,9 @@ def _has_slow_attention(features: Tensor) -> bool:
 
 def attend_in_blocks(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
     """[B, heads, L, head_dim] each; as many queries at a time as keep their scores in the cache."""
-    scaled, turned = queries * queries.shape[-1] ** -0.5, keys.transpose(-1, -2)
+    scaled = queries * queries.shape[-1] ** -0.5
+    q, k, v = (features.contiguous().flatten(0, 1) for features in (scaled, keys, values))
+    turned = k.transpose(1, 2)
     with torch.autocast("cpu", enabled=False):  # it would widen the softmax
-        return torch.cat([(block @ turned).softmax(-1) @ values for block in scaled.split(QUERY_BLOCK, dim=2)], dim=2)
+        blocks = [torch.bmm(torch.bmm(block, turned).softmax(-1), v) for block in q.split(QUERY_BLOCK, dim=1)]
+    return torch.cat(blocks, dim=1).view(queries.shape)
