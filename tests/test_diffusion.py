@@ -177,6 +177,13 @@ def test_few_step_guesses_and_adds_fresh_noise():
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
+def test_the_same_noise_gives_the_same_sample(sampler):
+    noise = GOLDEN["x0"]
+    assert torch.equal(sampler.sample(toy_velocity, noise), sampler.sample(toy_velocity, noise))
+    assert not torch.equal(sampler.sample(toy_velocity, noise), sampler.sample(toy_velocity, noise + 1e-3))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_sampler_ends_at_the_data_when_the_velocity_is_exact(sampler):
     clean, noise = numpy_noise(1, (2, 3, 4)), numpy_noise(2, (2, 3, 4))
     velocity = lambda x, timestep: (x - clean) / (timestep / 1000).view(-1, 1, 1)  # noqa: E731
