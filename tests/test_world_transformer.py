@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
+from photowalk.diffusion.guidance import guided
 from photowalk.models.attention import QUERY_BLOCK, attend_in_blocks
 from photowalk.models.conditioning import Conditioning
 from photowalk.models.history_layout import HistoryLayout
@@ -350,6 +351,16 @@ def test_another_text_reuses_the_rest_and_gives_identical_numbers():
         assert torch.equal(network(noisy, timestep, reused), network(noisy, timestep, other))
         moved = replace(other, rays=other.rays.flip(0))
         assert network.prepare(moved, like=first).history is not first.history
+
+
+def test_guidance_runs_the_transformer_on_both_texts():
+    network, conditioning = small_network(), small_conditioning()
+    noisy, timestep = small_noise(conditioning)
+    negative = replace(conditioning, text=torch.zeros_like(conditioning.text))
+    with torch.no_grad():
+        away, towards = network(noisy, timestep, negative), network(noisy, timestep, conditioning)
+        velocity = guided(network, conditioning, negative, 5.0)(noisy, timestep)
+    torch.testing.assert_close(velocity, away + 5 * (towards - away))
 
 
 def test_samples_of_a_batch_do_not_see_each_other():
