@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "world.session": _BELOW_WORLD | {"world", "presets", "reconstruct", "export"},
     "reconstruct": _BELOW_SCENE | {"scene", "models", "perception"},
     "export": _BELOW_SCENE | {"scene", "models", "perception"},
-    "synthetic": _BELOW_SCENE | {"scene"},
+    "synthetic": _BELOW_SCENE | {"scene", "data"},
     "data": _BELOW_SCENE | {"scene"},
 }
 # These see whatever they use, and nobody but each other and the command line sees them.

@@ -1,1 +1,1 @@
-"""Hot loops, from one source for CPU and CUDA. They take plain tensors and know nothing of cameras, worlds or networks."""
+"""Hot loops, from one source for CPU and CUDA. They take plain tensors and know no cameras, worlds or networks."""
