@@ -171,11 +171,10 @@ def test_points_lie_on_the_surface():
         torch.testing.assert_close(points, expected)
 
 
-def test_views_of_different_sizes_are_refused():
-    small = View(torch.zeros(3, 16, 24), torch.ones(16, 24), cameras(0.0)[0].resized(16, 24), 8)
-    memory = SpatialMemory().remember([view(0, 0), small])
-    with pytest.raises(ValueError, match="one image size"):
-        memory.recall(cameras(0.0), 5, GreedyCoverage())
+def test_views_of_different_sizes_may_be_remembered_together():
+    small = View(torch.zeros(3, 16, 24), torch.full((16, 24), 2.0), cameras(0.0)[0].resized(16, 24), 8)
+    memory = SpatialMemory().remember([view(0, 90), small, view(16, 180)])
+    assert frames(memory.recall(cameras(0.0), 5, GreedyCoverage())) == [8]
 
 
 def test_random_recall_is_seeded_prefers_owners_and_sometimes_forgets():

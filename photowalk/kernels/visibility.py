@@ -6,6 +6,8 @@ what lies more than a tolerance behind it. The module knows nothing of views or 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import warp as wp
 from torch import Tensor
@@ -15,67 +17,78 @@ from photowalk.kernels.launch import device_of, parallel_over_first_axis
 wp.set_module_options({"enable_backward": False})
 
 
+@wp.struct
+class Grid:
+    """Cells of `stride` pixels; cell (i, j) is centred where pixel (stride i, stride j) is."""
+
+    stride: wp.float32
+    pixel_centre: wp.float32
+    height: wp.int32
+    width: wp.int32
+
+
 @wp.func
-def _cell(
-    point: wp.vec3, pose: wp.mat44, intrinsics: wp.mat33, stride: float, pixel_centre: float, height: int, width: int
-) -> wp.vec2:
-    """Flat cell index and z; the index is -1 for a point behind the camera, beside the grid or not finite."""
-    seen = pose * wp.vec4(point[0], point[1], point[2], 1.0)
+def _cell(seen: wp.vec4, intrinsics: wp.mat33, grid: Grid) -> int:
+    """Flat index of the cell that a point in camera space falls into, -1 if it is behind, beside or not finite."""
     z = seen[2]
     if not (z > 0.0 and z < 1.0e30):
-        return wp.vec2(-1.0, z)
+        return -1
     pixel = intrinsics * wp.vec3(seen[0], seen[1], z)
     # round half to even, as published
-    column = wp.rint((pixel[0] / (z + 1.0e-7) - pixel_centre) / stride)
-    row = wp.rint((pixel[1] / (z + 1.0e-7) - pixel_centre) / stride)
-    if not (column >= 0.0 and row >= 0.0 and column < float(width) and row < float(height)):
-        return wp.vec2(-1.0, z)
-    return wp.vec2(row * float(width) + column, z)
+    column = wp.rint((pixel[0] / (z + 1.0e-7) - grid.pixel_centre) / grid.stride)
+    row = wp.rint((pixel[1] / (z + 1.0e-7) - grid.pixel_centre) / grid.stride)
+    if not (column >= 0.0 and row >= 0.0 and column < float(grid.width) and row < float(grid.height)):
+        return -1
+    return int(row) * grid.width + int(column)
 
 
 @wp.kernel
 def _nearest_kernel(
-    points: wp.array2d(dtype=wp.vec3),  # [C, N]
+    points: wp.array(dtype=wp.vec3),  # [N]
     poses: wp.array(dtype=wp.mat44),  # [V]
     intrinsics: wp.array(dtype=wp.mat33),  # [V]
-    stride: float,
-    pixel_centre: float,
-    height: int,
-    width: int,
-    first: int,
+    grid: Grid,
+    run: int,  # points per thread
     nearest: wp.array2d(dtype=wp.float32),  # [V, cells], starts at inf
 ):
-    c, n, v = wp.tid()
-    cell = _cell(points[first + c, n], poses[v], intrinsics[v], stride, pixel_centre, height, width)
-    if cell[0] >= 0.0:
-        wp.atomic_min(nearest, v, int(cell[0]), cell[1])
+    v, block = wp.tid()
+    pose = poses[v]
+    lens = intrinsics[v]
+    for n in range(block * run, wp.min(block * run + run, points.shape[0])):
+        point = points[n]
+        seen = pose * wp.vec4(point[0], point[1], point[2], 1.0)
+        cell = _cell(seen, lens, grid)
+        if cell >= 0:
+            wp.atomic_min(nearest, v, cell, seen[2])
 
 
 @wp.kernel
 def _coverage_kernel(
-    points: wp.array2d(dtype=wp.vec3),  # [C, N]
+    points: wp.array(dtype=wp.vec3),  # [N]
     poses: wp.array(dtype=wp.mat44),  # [V]
     intrinsics: wp.array(dtype=wp.mat33),  # [V]
-    stride: float,
-    pixel_centre: float,
-    height: int,
-    width: int,
+    grid: Grid,
+    run: int,
     nearest: wp.array2d(dtype=wp.float32),  # [V, cells]
     tolerance: float,
     relative_tolerance: float,
-    first: int,
-    covered: wp.array3d(dtype=wp.uint8),  # [C, V, cells], starts at 0
+    covered: wp.array2d(dtype=wp.uint8),  # [V, cells], starts at 0
 ):
-    c, n, v = wp.tid()
-    cell = _cell(points[first + c, n], poses[v], intrinsics[v], stride, pixel_centre, height, width)
-    if cell[0] >= 0.0:
-        front = nearest[v, int(cell[0])]
-        if cell[1] <= front + tolerance + relative_tolerance * front:
-            covered[first + c, v, int(cell[0])] = wp.uint8(1)
+    v, block = wp.tid()
+    pose = poses[v]
+    lens = intrinsics[v]
+    for n in range(block * run, wp.min(block * run + run, points.shape[0])):
+        point = points[n]
+        seen = pose * wp.vec4(point[0], point[1], point[2], 1.0)
+        cell = _cell(seen, lens, grid)
+        if cell >= 0:
+            front = nearest[v, cell]
+            if seen[2] <= front + tolerance + relative_tolerance * front:
+                covered[v, cell] = wp.uint8(1)
 
 
 def coverage(
-    points: Tensor,  # [C, N, 3] world points of C candidates, NaN = no point
+    points: Sequence[Tensor],  # C clouds of world points [N_c, 3], NaN = no point
     camera_from_world: Tensor,  # [V, 4, 4] target views
     intrinsics: Tensor,  # [V, 3, 3] in pixels of the full image
     size: tuple[int, int],  # H, W of the full image
@@ -86,36 +99,35 @@ def coverage(
     relative_tolerance: float = 0.0,  # as a fraction of the nearest depth
 ) -> Tensor:
     """-> bool [C, V * cells]: which cells of which view each candidate has a visible point in."""
-    height, width = -(-size[0] // stride), -(-size[1] // stride)
-    candidates, views = len(points), len(camera_from_world)
-    clouds = wp.from_torch(points.float().contiguous(), dtype=wp.vec3)
-    inputs = [
-        clouds,
-        wp.from_torch(camera_from_world.float().contiguous(), dtype=wp.mat44),
-        wp.from_torch(intrinsics.float().contiguous(), dtype=wp.mat33),
-        float(stride),
-        pixel_centre,
-        height,
-        width,
-    ]
-    device = device_of(points)
+    cells = (-(-size[0] // stride), -(-size[1] // stride))
+    grid = Grid()
+    grid.stride, grid.pixel_centre, grid.height, grid.width = stride, pixel_centre, *cells
+    candidates, views, cell_count = len(points), len(camera_from_world), cells[0] * cells[1]
+    clouds = [wp.from_torch(cloud.float().contiguous(), dtype=wp.vec3) for cloud in points]
+    poses = wp.from_torch(camera_from_world.float().contiguous(), dtype=wp.mat44)
+    lenses = wp.from_torch(intrinsics.float().contiguous(), dtype=wp.mat33)
+    device = device_of(camera_from_world)
     _nearest_kernel.module.load(device)
-    buffers: list[Tensor] = []
 
-    def launch_nearest(first: int, count: int) -> None:
-        buffer = points.new_full((views, height * width), torch.inf, dtype=torch.float32)
-        buffers.append(buffer)  # one for each thread, since their candidates meet in the same cells
-        dim = (count, points.shape[1], views)
-        wp.launch(_nearest_kernel, dim, [*inputs, first, wp.from_torch(buffer)], device=device)
+    covered = torch.zeros(candidates, views, cell_count, dtype=torch.uint8, device=camera_from_world.device)
+    buffers: list[Tensor] = []  # one for each thread, since their candidates meet in the same cells
 
-    parallel_over_first_axis(launch_nearest, candidates, points.device)
-    nearest = torch.stack(buffers).amin(0) if buffers else points.new_empty(views, height * width)
-    covered = torch.zeros(candidates, views, height * width, dtype=torch.uint8, device=points.device)
-    outputs = [wp.from_torch(nearest), tolerance, relative_tolerance]
+    def launch(kernel: wp.Kernel, cloud: wp.array, *arguments) -> None:
+        run = max(cloud.shape[0], 1) if device.is_cpu else 1
+        dim = (views, -(-cloud.shape[0] // run))
+        wp.launch(kernel, dim, [cloud, poses, lenses, grid, run, *arguments], device=device)
 
-    def launch_coverage(first: int, count: int) -> None:
-        dim = (count, points.shape[1], views)
-        wp.launch(_coverage_kernel, dim, [*inputs, *outputs, first, wp.from_torch(covered)], device=device)
+    def find_nearest(first: int, count: int) -> None:
+        buffer = torch.full((views, cell_count), torch.inf, device=camera_from_world.device)
+        buffers.append(buffer)
+        for cloud in clouds[first : first + count]:
+            launch(_nearest_kernel, cloud, wp.from_torch(buffer))
 
-    parallel_over_first_axis(launch_coverage, candidates, points.device)
-    return covered.flatten(1).bool()
+    def find_covered(first: int, count: int) -> None:
+        for c in range(first, first + count):
+            launch(_coverage_kernel, clouds[c], front, tolerance, relative_tolerance, wp.from_torch(covered[c]))
+
+    parallel_over_first_axis(find_nearest, candidates, camera_from_world.device)
+    front = wp.from_torch(torch.stack(buffers).amin(0)) if buffers else None
+    parallel_over_first_axis(find_covered, candidates, camera_from_world.device)
+    return covered.flatten(1).view(torch.bool)

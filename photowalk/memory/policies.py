@@ -19,7 +19,7 @@ OWNERSHIP_TOLERANCE = 1e-6  # published: world units up to which points share a 
 class Candidates:
     """Remembered frames in the order in which they were remembered."""
 
-    points: Tensor  # [C, N, 3] world, NaN = no point
+    points: Sequence[Tensor]  # C clouds [N, 3] in the world, NaN = no point
     frames: Sequence[int]  # [C]
     stride: int  # pixels between neighbouring points, and the grid on which they meet
     pixel_centre: float = PIXEL_CENTRE
@@ -57,14 +57,15 @@ class GreedyCoverage:
 
     def choose(self, candidates: Candidates, targets: Cameras, count: int) -> list[int]:
         seen = candidates.coverage(targets, tolerance=self.tolerance, relative_tolerance=self.relative_tolerance)
-        covered = torch.zeros_like(seen[0])
         free = torch.ones(len(seen), dtype=torch.bool, device=seen.device)
+        owner, cell = seen.nonzero(as_tuple=True)  # few of all cells, so that every round is short
+        covered = torch.zeros_like(seen[0])
         newest = max(range(len(seen)), key=lambda c: candidates.frames[c])
         if candidates.frames[newest] > 0:
             covered, free[newest] = seen[newest].clone(), False
         chosen: list[int] = []
         while len(chosen) < count:
-            gain = (seen & ~covered).sum(1).where(free, -1)
+            gain = torch.bincount(owner[~covered[cell]], minlength=len(seen)).where(free, -1)
             best = int((gain == gain.amax()).nonzero()[0])  # the earliest remembered on ties
             if gain[best] <= 0:
                 break

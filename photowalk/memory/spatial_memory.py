@@ -55,7 +55,7 @@ class SpatialMemory:
 
     def recall(
         self,
-        targets: Cameras,  # [V] views to be served together, of any image size the memory's views share
+        targets: Cameras,  # [V] views to be served together
         count: int,
         policy: Policy,
         *,
@@ -65,9 +65,7 @@ class SpatialMemory:
         chosen_from = [e for e in self.entries if candidates is None or e.view.frame in candidates]
         if not chosen_from:
             return ()
-        if len({entry.points.shape for entry in chosen_from}) > 1:
-            raise ValueError("recall wants remembered views of one image size; resize views before remembering them")
-        points = torch.stack([entry.points for entry in chosen_from])
+        points = [entry.points for entry in chosen_from]
         frames = [entry.view.frame for entry in chosen_from]
         indices = policy.choose(Candidates(points, frames, self.point_stride, self.pixel_centre), targets, count)
         return tuple(chosen_from[i].view for i in indices)
