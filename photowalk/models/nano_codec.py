@@ -73,7 +73,7 @@ class NanoCodec(nn.Module):
                     between = self._between(before, last) + self._correction(latent[:, self.config.picture_channels :])
                     groups.append(torch.cat([between, last[:, :, None]], dim=2))
                 before = last
-        return torch.cat(groups, dim=2), {"picture": before}
+        return torch.cat(groups, dim=2), {"picture": last}
 
     def picture_code(self, picture: Tensor) -> Tensor:
         """[B, 3, H, W] -> [B, picture_channels, h, w], not normalised."""
