@@ -34,6 +34,7 @@ class DetailRules:
     chunk_frames: int = 80
     kept_frames: int = 8  # of each chunk
     recalled: int = 4  # earlier views at most, beside the latest
+    detour_share: float = 0.4  # of the chunks that are warped from far back, as if the walk had come another way
     clean_share: float = 0.3  # of the chunks whose views keep their true depth
     depth_error: float = 0.08  # largest relative error, smooth over the picture, other for every view
     exposure_error: float = 0.12  # largest relative change of a view's brightness
@@ -115,11 +116,13 @@ def train_detail(
 
 def _views(clip: Clip, first: int, rules: DetailRules, random: torch.Generator) -> list[View]:
     """Earlier views, the latest last, each with errors of its own."""
+    detour = float(torch.rand(1, generator=random)) < rules.detour_share
+    latest = int(torch.randint(first, (1,), generator=random)) if detour else first - 1
     count = int(torch.randint(rules.recalled + 1, (1,), generator=random))
-    earlier = torch.randint(first, (count,), generator=random).tolist() if first > 1 else []
+    earlier = torch.randint(latest + 1, (count,), generator=random).tolist()
     spoil = float(torch.rand(1, generator=random)) > rules.clean_share
     views = []
-    for index in (*sorted(set(earlier) - {first - 1}), first - 1):
+    for index in (*sorted(set(earlier) - {latest}), latest):
         image, depth = clip.video[index], clip.depth[index]
         if spoil:
             image, depth = _exposed(image, rules, random), _spoilt_depth(depth, rules, random)
@@ -155,6 +158,7 @@ def _decode_unsurely(codec: NanoCodec, video: Tensor, rules: DetailRules, random
     coarse = torch.rand(1, 1, frames, 3, 4, generator=random)
     unsure = F.interpolate(coarse, (frames, height, width), mode="trilinear") * torch.rand(1, generator=random)
     fineness = torch.linspace(-0.2, 1, channels).clamp_min(0).view(-1, 1, 1, 1)  # an unsure denoiser draws no detail
+    noise = noise * (0.15 + 0.85 * fineness)  # nor does it miss the strong, coarse channels by as much
     decoded, _ = codec.decode(latents * (1 - unsure * fineness.sqrt()) + noise * unsure, {})
     return quantise((decoded[0].transpose(0, 1) / 2 + 0.5).clamp(0, 1))
 
