@@ -1,4 +1,4 @@
-"""Ray images of posed pinhole cameras, laid out in blocks as the denoiser reads them.
+"""Ray images of posed pinhole cameras, written straight into the blocks that the denoiser reads.
 
 Rays go through pixel centres at +0.5 for every model, the published one included, although that one warps at integer
 pixels. A ray is its origin and unit direction, not a Pluecker moment.
@@ -7,8 +7,39 @@ pixels. A ray is its origin and unit direction, not a Pluecker moment.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
+import warp as wp
 from torch import Tensor
+
+from photowalk.kernels.launch import device_of, parallel_over_first_axis
+
+wp.set_module_options({"enable_backward": False})
+
+
+@wp.kernel
+def _ray_kernel(
+    world_from_camera: wp.array(dtype=wp.mat44),  # [T]
+    intrinsics: wp.array(dtype=wp.mat33),  # [T]
+    side: int,
+    run: int,  # blocks per thread
+    first: int,
+    rays: wp.array4d(dtype=wp.float32),  # [6 * side^2, T, h, w]
+):
+    n, row, block = wp.tid()
+    t = first + n
+    pose = world_from_camera[t]
+    lens = intrinsics[t]
+    y = (float(row) + 0.5 - lens[1, 2]) / lens[1, 1]
+    to_y = row / side
+    in_block = (row - to_y * side) * side
+    for offset in range(side):
+        channel = in_block + offset
+        for to_x in range(block * run, wp.min(block * run + run, rays.shape[3])):
+            x = (float(to_x * side + offset) + 0.5 - lens[0, 2]) / lens[0, 0]
+            scale = 1.0 / wp.sqrt(x * x + y * y + 1.0)
+            for axis in range(3):
+                rays[axis * side * side + channel, t, to_y, to_x] = pose[axis, 3]
+                along = (pose[axis, 0] * x + pose[axis, 1] * y + pose[axis, 2]) * scale
+                rays[(axis + 3) * side * side + channel, t, to_y, to_x] = along
 
 
 def ray_blocks(world_from_camera: Tensor, intrinsics: Tensor, size: tuple[int, int], side: int) -> Tensor:
@@ -16,14 +47,17 @@ def ray_blocks(world_from_camera: Tensor, intrinsics: Tensor, size: tuple[int, i
 
     Channel = c * side^2 + row * side + column within a block; c = origin x y z, direction x y z.
     """
-    height, width = size
-    pose, intrinsics = world_from_camera.float(), intrinsics.float()
-    columns = torch.arange(width, device=intrinsics.device) + 0.5
-    rows = torch.arange(height, device=intrinsics.device) + 0.5
-    columns = (columns - intrinsics[:, 0, 2:]) / intrinsics[:, 0, :1]  # [T, W]
-    rows = (rows - intrinsics[:, 1, 2:]) / intrinsics[:, 1, 1:2]  # [T, H]
-    x, y = torch.broadcast_tensors(columns[:, None, :], rows[:, :, None])
-    directions = F.normalize(torch.stack([x, y, torch.ones_like(x)], dim=1), dim=1)
-    directions = (pose[:, :3, :3] @ directions.flatten(2)).unflatten(2, size)
-    origins = pose[:, :3, 3, None, None].expand_as(directions)
-    return F.pixel_unshuffle(torch.cat([origins, directions], dim=1), side).transpose(0, 1).contiguous()
+    count, height, width = len(intrinsics), size[0] // side, size[1] // side
+    rays = torch.empty(6 * side * side, count, height, width, device=intrinsics.device)
+    poses = wp.from_torch(world_from_camera.float().contiguous(), dtype=wp.mat44)
+    lenses = wp.from_torch(intrinsics.float().contiguous(), dtype=wp.mat33)
+    device = device_of(rays)
+    run = width if device.is_cpu else 1
+    _ray_kernel.module.load(device)
+
+    def launch(first: int, cameras: int) -> None:
+        dim = (cameras, height * side, -(-width // run))
+        wp.launch(_ray_kernel, dim, [poses, lenses, side, run, first, wp.from_torch(rays)], device=device)
+
+    parallel_over_first_axis(launch, count, rays.device)
+    return rays
