@@ -149,13 +149,14 @@ def _note(text: str) -> None:
 
 @contextmanager
 def _progress() -> Iterator[OnStep]:
-    """A bar for each chunk, on stderr, that names the stage it is in."""
+    """A bar for each chunk that names the stage it is in; nothing where no one watches."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars
 
     columns = (TextColumn("{task.description:24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Bars(*columns, console=Console(stderr=True)) as bars:
+    console = Console(stderr=True)
+    with Bars(*columns, console=console, disable=not console.is_terminal) as bars:
         tasks: dict[int, TaskID] = {}
 
         def show(step: Progress) -> None:

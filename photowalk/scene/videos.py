@@ -24,7 +24,8 @@ class VideoWriter:
     def __init__(
         self, path: str | Path, *, fps: float = 16, codec: str = "libx264", pixel_format: str = "yuv420p"
     ) -> None:
-        self._container = av.open(str(path), "w")
+        # bitexact leaves out random identifiers and dates: the same frames give the same file
+        self._container = av.open(str(path), "w", options={"fflags": "+bitexact"})
         stream = self._container.add_stream(codec, rate=Fraction(fps).limit_denominator(1000))
         if not isinstance(stream, av.VideoStream):
             raise VideoError(f"{codec} is not a video codec")

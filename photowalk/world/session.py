@@ -79,6 +79,7 @@ class World:
         focal_px = picture.focal_px if fov_deg is None else _focal_px(fov_deg, width)
         with new_world(folder) as partial:
             generator = preset.build()
+            _check_size(height, width, generator)
             device = generator.placement.device
             known_depth = None if known_depth is None else known_depth.to(device)
             on_step(Progress("photo", 0, 1))
@@ -323,6 +324,16 @@ def _plan(
         on_note(note)
     job = Job(text, prompt, seed, tuple(notes), first_chunk=len(state.chunks), chunks=len(cameras) // size)
     return job, cameras
+
+
+def _check_size(height: int, width: int, generator: Generator) -> None:
+    """Frames must be cut evenly into latents, and those into tokens."""
+    steps = [generator.codec.spatial_factor * side for side in generator.denoiser.config.patch[1:]]
+    if height < 2 * steps[0] or width < 2 * steps[1] or height % steps[0] or width % steps[1]:
+        raise WorldError(
+            f"frames of {height}x{width} do not suit this preset; their height wants to be a multiple of {steps[0]} "
+            f"and their width of {steps[1]}, each at least twice that"
+        )
 
 
 def _focal_px(fov_deg: float, width: int) -> float:
