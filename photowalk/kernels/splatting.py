@@ -11,6 +11,8 @@ objects; depth is along +Z, and whatever is not finite or not positive is no poi
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 import warp as wp
@@ -167,7 +169,7 @@ def _normalise_kernel(
     channels: int,
     values: wp.array3d(dtype=wp.float32),  # [T, C, H' * W']
     depths: wp.array2d(dtype=wp.float32),  # [T, H' * W']
-    weights: wp.array2d(dtype=wp.float32),  # [T, H' * W']
+    known: wp.array2d(dtype=wp.uint8),  # [T, H' * W']
 ):
     n, block = wp.tid()
     t = first_target + n
@@ -175,7 +177,9 @@ def _normalise_kernel(
     for pixel in range(block * run, wp.min(block * run + run, sums.shape[1])):
         total = sums[n, pixel]
         sums[n, pixel] = wp.vec4(0.0, 0.0, 0.0, 0.0)
-        weights[t, pixel] = total[3]
+        known[t, pixel] = wp.uint8(0)
+        if total[3] > 0.0:
+            known[t, pixel] = wp.uint8(1)
         for c in range(channels):
             value = background
             if total[3] > 0.0:
@@ -186,6 +190,29 @@ def _normalise_kernel(
             if total[3] > 0.0:
                 depth = total[channels] / total[3]
             depths[t, pixel] = depth
+
+
+@wp.kernel
+def _range_kernel(
+    sums: wp.array2d(dtype=wp.vec4),  # [n, H' * W'], zeroed for the next target
+    run: int,  # pixels per thread
+    first_target: int,
+    lowest: wp.array(dtype=wp.float32),  # [T], starts at inf
+    highest: wp.array(dtype=wp.float32),  # [T], starts at 0
+):
+    n, block = wp.tid()
+    low = float(wp.inf)
+    high = float(0.0)
+    for pixel in range(block * run, wp.min(block * run + run, sums.shape[1])):
+        total = sums[n, pixel]
+        sums[n, pixel] = wp.vec4(0.0, 0.0, 0.0, 0.0)
+        depth = 0.0
+        if total[3] > 0.0:
+            depth = total[0] / total[3]
+        low = wp.min(low, depth)
+        high = wp.max(high, depth)
+    wp.atomic_min(lowest, first_target + n, low)
+    wp.atomic_max(highest, first_target + n, high)
 
 
 def occlusion_sharpness(
@@ -205,7 +232,7 @@ def occlusion_sharpness(
 
 
 def splat_soft(
-    values: Tensor,  # [V, C, H, W], C may be 0
+    values: Tensor,  # [V, C, H, W]
     depths: Tensor,  # [V, H, W]
     maps: tuple[Tensor, Tensor],  # pixel_maps of the targets
     size: tuple[int, int],  # H', W' of the targets
@@ -214,16 +241,57 @@ def splat_soft(
     pixel_centre: float = 0.5,
     background: float = 0.0,  # value where nothing lands; published images: -1
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """-> values [T, C, H', W'], depth [T, H', W'] (0 where nothing lands) and the sum of weights [T, H', W'].
+    """-> values [T, C, H', W'], depth [T, H', W'] (0 where nothing lands) and where something lands, bool [T, H', W'].
 
     A point's share of a pixel is its bilinear weight over (1 + z)^sharpness; a point exactly on a row or column of
     pixels counts twice, as published. Sums are in float32; on a GPU their last bits hang on the order of threads.
     """
+    depths, targets, channels = _points_only(depths), len(maps[0]), values.shape[1]
+    splatted = depths.new_empty(targets, channels, *size)
+    depth = depths.new_empty(targets, *size)
+    known = torch.empty_like(depth, dtype=torch.uint8)
+    results = [wp.from_torch(output.flatten(-2)) for output in (splatted, depth, known)]
+
+    def store(start: int, n: int, channel: int, sums: wp.array, run: int) -> None:
+        dim, count = (n, -(-sums.shape[1] // run)), min(3, channels - channel)
+        inputs = [sums, background, run, start, channel, count, *results]
+        wp.launch(_normalise_kernel, dim, inputs, device=sums.device)
+
+    _accumulate(values, depths, maps, size, sharpness, pixel_centre, store)
+    return splatted, depth, known.view(torch.bool)
+
+
+def soft_depth_range(
+    depths: Tensor,  # [V, H, W]
+    maps: tuple[Tensor, Tensor],
+    size: tuple[int, int],
+    *,
+    sharpness: Tensor,  # [T]
+    pixel_centre: float = 0.5,
+) -> tuple[Tensor, Tensor]:
+    """Least and greatest depth [T] that `splat_soft` would give, pixels where nothing lands being 0."""
     depths = _points_only(depths)
+    lowest, highest = depths.new_full((len(maps[0]),), torch.inf), depths.new_zeros(len(maps[0]))
+    results = [wp.from_torch(lowest), wp.from_torch(highest)]
+
+    def store(start: int, n: int, channel: int, sums: wp.array, run: int) -> None:
+        wp.launch(_range_kernel, (n, -(-sums.shape[1] // run)), [sums, run, start, *results], device=sums.device)
+
+    _accumulate(depths.new_empty(len(depths), 0, *depths.shape[1:]), depths, maps, size, sharpness, pixel_centre, store)
+    return lowest, highest
+
+
+def _accumulate(
+    values: Tensor,
+    depths: Tensor,
+    maps: tuple[Tensor, Tensor],
+    size: tuple[int, int],
+    sharpness: Tensor,
+    pixel_centre: float,
+    store: Callable[[int, int, int, wp.array, int], None],
+) -> None:
+    """Sum up target after target, three channels at a time, and let `store` take and clear the sums."""
     targets, channels = len(maps[0]), values.shape[1]
-    outputs = [depths.new_empty(targets, channels, *size), depths.new_empty(targets, *size)]
-    outputs.append(torch.empty_like(outputs[1]))
-    results = [wp.from_torch(output.flatten(-2)) for output in outputs]
     pixels = wp.from_torch(values.float().contiguous())
     inputs = [*_points(depths, maps), wp.from_torch(sharpness.float().contiguous()), pixels, pixel_centre, *size]
     device, (run, at_once) = device_of(depths), _shape_of_launch(depths)
@@ -235,13 +303,11 @@ def splat_soft(
         for start in range(first, first + count, at_once):
             n = min(at_once, first + count - start)
             for channel in range(0, channels + 1, 3):  # the depth is a channel like the others, the last one
-                part = [start, channel, min(3, channels - channel)]
-                wp.launch(_splat_soft_kernel, _dim(n, depths, run), [*inputs, run, *part, sums], device=device)
-                dim = (n, -(-size[0] * size[1] // run))
-                wp.launch(_normalise_kernel, dim, [sums, background, run, *part, *results], device=device)
+                part = [run, start, channel, min(3, channels - channel), sums]
+                wp.launch(_splat_soft_kernel, _dim(n, depths, run), [*inputs, *part], device=device)
+                store(start, n, channel, sums, run)
 
     parallel_over_first_axis(launch, targets, depths.device)
-    return outputs[0], outputs[1], outputs[2]
 
 
 def _points_only(depths: Tensor) -> Tensor:

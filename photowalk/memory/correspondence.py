@@ -8,7 +8,6 @@ module knows nothing of networks; memory slots have constant features that hang 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Literal
 
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor
 from photowalk.geometry.cameras import PIXEL_CENTRE, Cameras
 from photowalk.kernels.splatting import reliable_depth
 from photowalk.scene.types import View
-from photowalk.scene.warping import Warped, warp
+from photowalk.scene.warping import soft_depth_limits, warp
 
 COORDINATES = 4  # x, y, slot, depth
 NOTHING_SEEN = -1.0  # coordinates where nothing lands
@@ -71,35 +70,47 @@ def correspondence_features(
             f"correspondence wants at most {slots} views and a multiple of {every} frames, "
             f"got {len(recalled)} views and {len(targets)} frames"
         )
+    if mode != "soft" and not inverse_depth:
+        raise ValueError("depth scaled by its range is a published rule that goes with mode='soft'")
     size = (latent_size[0] * side, latent_size[1] * side)
+    targets = targets.resized(*size)
     built = list(range(every - 1, len(targets), every))
     others = sorted(set(range(len(targets))) - set(built))
-    targets = targets.resized(*size)
-    splat = partial(
-        _splat, targets=targets, mode=mode, pixel_centre=pixel_centre, group=group, invalid_at_origin=invalid_at_origin
-    )
-    warps, ranges = [], []
+    rule = {"pixel_centre": pixel_centre, "group": group, "invalid_at_origin": invalid_at_origin}
+    blocks = _Blocks(slots, len(built), latent_size, side, targets.intrinsics.device)
+    depths, limits = [], []
     for rank, view in enumerate(reversed(recalled)):
         depth, camera = _at_size(view, size, pixel_centre)
         if clean is not None:
             depth = torch.where(reliable_depth(depth, ratio=clean), depth, 0.0)
         canonical = canonical_map(slots - 1 - rank, slots, size, depth.device)
-        warps.append(splat(canonical[:2], depth, camera, built=built))
+        points = (depth[None], camera[None], targets)
+        warped = warp(canonical[None, :2], *points, mode=mode, background=NOTHING_SEEN, built=built, **rule)
+        blocks.write(rank, slice(0, 2), warped.values)
+        blocks.write(rank, slice(2, 3), torch.where(warped.known, canonical[2, 0, 0], NOTHING_SEEN)[:, None])
+        depths.append(warped.depth)
         if others and not inverse_depth:
-            ranges.append(splat(canonical[:0], depth, camera, built=others).depth.aminmax())
-    depths = _inverse_depths(warps) if inverse_depth else _ranged_depths(warps, ranges)
-    absent = targets.intrinsics.new_full((len(built), COORDINATES, *size), NOTHING_SEEN, dtype=torch.float32)
-    absent[:, 3] = ABSENT_DEPTH
-    groups = [absent] * slots
-    for rank, (warped, depth) in enumerate(zip(warps, depths)):
-        slot_value = torch.linspace(-1, 1, slots)[slots - 1 - rank]
-        slot = torch.where(warped.known, slot_value.to(depth), NOTHING_SEEN)
-        groups[rank] = torch.cat([warped.values, slot[:, None], depth[:, None]], dim=1)
-    return F.pixel_unshuffle(torch.cat(groups, dim=1), side).transpose(0, 1).contiguous()
+            limits.append(soft_depth_limits(*points, among=others, **rule))
+    for rank, depth in enumerate(_inverse(depths) if inverse_depth else _ranged(depths, limits)):
+        blocks.write(rank, slice(3, 4), depth[:, None])
+    return blocks.features()
 
 
-def _splat(values: Tensor, depth: Tensor, camera: Cameras, targets: Cameras, **kwargs) -> Warped:
-    return warp(values[None], depth[None], camera[None], targets, background=NOTHING_SEEN, **kwargs)
+class _Blocks:
+    """The features while they are written, map by map, since at the published size a copy of them is 640 MB."""
+
+    def __init__(self, slots: int, frames: int, latent_size: tuple[int, int], side: int, device: torch.device) -> None:
+        self.channels = torch.full((slots, COORDINATES, side, side, frames, *latent_size), NOTHING_SEEN, device=device)
+        self.channels[:, 3] = ABSENT_DEPTH
+
+    def write(self, rank: int, coordinates: slice, pictures: Tensor) -> None:
+        """pictures [T, c, H, W]"""
+        side = self.channels.shape[2]
+        blocks = pictures.unflatten(3, (-1, side)).unflatten(2, (-1, side))  # [T, c, h, side, w, side]
+        self.channels[rank, coordinates] = blocks.permute(1, 3, 5, 0, 2, 4)
+
+    def features(self) -> Tensor:
+        return self.channels.flatten(0, 3)
 
 
 def _at_size(view: View, size: tuple[int, int], pixel_centre: float) -> tuple[Tensor, Cameras]:
@@ -116,23 +127,21 @@ def _at_size(view: View, size: tuple[int, int], pixel_centre: float) -> tuple[Te
     return view.depth[middle::stride, middle::stride], Cameras(camera.camera_from_world, intrinsics, *size)
 
 
-def _ranged_depths(warps: list[Warped], others: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
-    """Published: 2 (d - min) / (max - min) - 1 over all views, frames and pixels, holes counting as 0. `others` are
-    the least and greatest depths of the frames that are not built."""
-    if not warps:
-        return []
-    ranges = [warped.depth.aminmax() for warped in warps] + others
-    lowest = min(float(low) for low, _ in ranges)
-    highest = max(float(high) for _, high in ranges)
-    return [2 * (warped.depth - lowest) / max(highest - lowest, 1e-6) - 1 for warped in warps]
+def _ranged(depths: list[Tensor], limits: list[tuple[float, float]]) -> list[Tensor]:
+    """Published: 2 (d - min) / (max - min) - 1 over all views, frames and pixels, holes counting as 0. `limits` are the
+    least and greatest depths of the frames that are not built."""
+    limits = [(float(depth.amin()), float(depth.amax())) for depth in depths] + limits
+    lowest = min((low for low, _ in limits), default=0.0)
+    highest = max((high for _, high in limits), default=0.0)
+    return [2 * (depth - lowest) / max(highest - lowest, 1e-6) - 1 for depth in depths]
 
 
-def _inverse_depths(warps: list[Warped]) -> list[Tensor]:
+def _inverse(depths: list[Tensor]) -> list[Tensor]:
     """1 at the camera, 0 at the target's median depth, towards -1 far away and where nothing lands."""
-    if not warps:
+    if not depths:
         return []
-    depths = torch.stack([warped.depth for warped in warps])  # [K, T, H, W]
-    known = torch.where(depths > 0, depths, torch.nan).transpose(0, 1).flatten(1)
+    stacked = torch.stack(depths)  # [K, T, H, W]
+    known = torch.where(stacked > 0, stacked, torch.nan).transpose(0, 1).flatten(1)
     median = known.nanmedian(1).values.nan_to_num(1.0)[:, None, None]  # [T, 1, 1]
-    closeness = torch.where(depths > 0, median / (median + depths), 0.0)
+    closeness = torch.where(stacked > 0, median / (median + stacked), 0.0)
     return list(2 * closeness - 1)

@@ -16,7 +16,13 @@ from torch import Tensor
 from photowalk.geometry.cameras import PIXEL_CENTRE, Cameras
 from photowalk.kernels.lookup import SEEN_AS_SKY, SEEN_BY_NONE, look_up
 from photowalk.kernels.rays import ray_blocks
-from photowalk.kernels.splatting import occlusion_sharpness, pixel_maps, splat_nearest, splat_soft
+from photowalk.kernels.splatting import (
+    occlusion_sharpness,
+    pixel_maps,
+    soft_depth_range,
+    splat_nearest,
+    splat_soft,
+)
 from photowalk.scene.types import View
 
 NO_SOURCE = -1
@@ -82,7 +88,7 @@ def warp(
         group=group,
         invalid_at_origin=targets.camera_from_world if invalid_at_origin else None,
     )
-    found, found_depth, weight = splat_soft(
+    found, found_depth, known = splat_soft(
         values,
         depth,
         built_maps,
@@ -91,7 +97,32 @@ def warp(
         pixel_centre=pixel_centre,
         background=background,
     )
-    return Warped(found, found_depth, weight > 0)
+    return Warped(found, found_depth, known)
+
+
+def soft_depth_limits(
+    depth: Tensor,  # [V, H, W]
+    sources: Cameras,  # [V]
+    targets: Cameras,  # [F]
+    *,
+    pixel_centre: float = PIXEL_CENTRE,
+    group: int = 16,
+    invalid_at_origin: bool = False,
+    among: slice | list[int] = slice(None),
+) -> tuple[float, float]:
+    """Least and greatest depth of a soft warp over all pixels of the targets `among`, without storing it."""
+    maps = pixel_maps(sources.camera_from_world, sources.intrinsics, targets.camera_from_world, targets.intrinsics)
+    sharpness = occlusion_sharpness(
+        depth,
+        maps,
+        pixel_centre=pixel_centre,
+        group=group,
+        invalid_at_origin=targets.camera_from_world if invalid_at_origin else None,
+    )
+    chosen = (maps[0][among], maps[1][among])
+    size = (targets.height, targets.width)
+    lowest, highest = soft_depth_range(depth, chosen, size, sharpness=sharpness[among], pixel_centre=pixel_centre)
+    return float(lowest.amin()), float(highest.amax())
 
 
 def composite(views: Sequence[View], targets: Cameras, *, pixel_centre: float = PIXEL_CENTRE) -> Composite:
