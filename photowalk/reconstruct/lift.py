@@ -18,7 +18,7 @@ from photowalk.geometry.motions import quaternion_from_rotation
 from photowalk.kernels.rasterise import SH_DC
 from photowalk.scene.types import Splats
 
-FOOTPRINT = 0.5  # standard deviation of a splat, in pixels of the view that saw it; measured, see benchmarks
+FOOTPRINT = 0.5  # standard deviation of a splat in pixels of its view: smaller ones leave gaps, larger ones blur
 FLATNESS = 0.15  # standard deviation along the normal, relative to the footprint
 WINDOW = 2  # pixels around each to which its plane is fitted
 RIDGE = 1e-3  # pixel^2; pulls planes with too few neighbours towards the frontal one
