@@ -1,0 +1,104 @@
+"""Depth of photos, and of new frames for which memory knows depth in parts.
+
+Known depth is kept where the picture does not speak against it, and the rest is brought to its scale: what a walk has
+measured once stays where it is. How depth is remembered and projected is not known here.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from photowalk.geometry.cameras import Cameras
+from photowalk.models.depth_network import DepthNetwork, DepthPrediction, fill_gaps
+from photowalk.perception.alignment import align_scale, is_surface
+from photowalk.perception.edges import sharpen_edges
+from photowalk.perception.sky import clean_sky
+
+NEAREST, FARTHEST = 0.05, 1000.0  # metres that are believed
+CONTRADICTION = 0.3  # log-ratio of known to estimated depth from which known depth is not believed
+LARGEST_CORRECTION = 0.15  # log-ratio by which estimated depth bends towards known depth beside it
+SURE = 2.0  # sky logit that outweighs known sky
+
+
+@dataclass(frozen=True)
+class DepthEstimate:
+    depth: Tensor  # [H, W] metres along +Z, 0 = unknown, inf = sky
+    focal_px: float
+
+
+class DepthEstimator(Protocol):
+    def estimate_photo(self, photo: Tensor, focal_px: float | None = None) -> DepthEstimate:
+        """photo [3, H, W] in [0, 1]; the focal length is estimated when it is not given."""
+        ...
+
+    def estimate_frames(self, video: Tensor, cameras: Cameras, known: Tensor) -> Tensor:
+        """video [F, 3, H, W] in [0, 1], cameras [F], known [F, H, W] depth that memory projects into the frames
+        (0 = unknown, inf = sky) -> depth [F, H, W] at the scale of `known`."""
+        ...
+
+
+class NanoDepth:
+    """Implements `DepthEstimator` with the small network. Photos of unknown focal length get a usual field of view."""
+
+    def __init__(self, network: DepthNetwork, usual_fov_x_deg: float = 65.0) -> None:
+        self.network = network
+        self.usual_fov_x_deg = usual_fov_x_deg
+
+    @torch.inference_mode()
+    def estimate_photo(self, photo: Tensor, focal_px: float | None = None) -> DepthEstimate:
+        if photo.dim() != 3 or photo.shape[0] != 3:
+            raise ValueError(f"depth is estimated from a photo [3, H, W], got {tuple(photo.shape)}")
+        height, width = photo.shape[1:]
+        if focal_px is None:
+            focal_px = width / 2 / math.tan(math.radians(self.usual_fov_x_deg) / 2)
+        intrinsics = photo.new_tensor([[focal_px, 0, width / 2], [0, focal_px, height / 2], [0, 0, 1]])
+        prediction = self._predict(photo, intrinsics, torch.zeros_like(photo[0]))
+        depth = _believed(prediction.log_depth[0].exp())
+        depth = torch.where(clean_sky(prediction.sky[0]), torch.inf, depth)
+        return DepthEstimate(sharpen_edges(depth, photo), focal_px)
+
+    @torch.inference_mode()
+    def estimate_frames(self, video: Tensor, cameras: Cameras, known: Tensor) -> Tensor:
+        if known.shape != (video.shape[0], *video.shape[2:]) or len(cameras) != len(video):
+            raise ValueError(
+                f"frames [F, 3, H, W] want F cameras and known depth [F, H, W], got {tuple(video.shape)}, "
+                f"{len(cameras)} cameras and {tuple(known.shape)}"
+            )
+        return torch.stack([self._complete(*frame) for frame in zip(video, cameras.intrinsics, known, strict=True)])
+
+    def _complete(self, image: Tensor, intrinsics: Tensor, known: Tensor) -> Tensor:
+        prediction = self._predict(image, intrinsics, known)
+        estimated = prediction.log_depth[0].exp()
+        estimated = estimated * align_scale(estimated, known).scale
+        trusted, corrected = _follow(estimated, known)
+        logit = prediction.sky[0] + torch.where(known.isinf(), SURE, 0.0)
+        depth = torch.where(clean_sky(logit) & ~trusted, torch.inf, _believed(corrected))
+        return torch.where(trusted, known, sharpen_edges(depth, image))
+
+    def _predict(self, image: Tensor, intrinsics: Tensor, known: Tensor) -> DepthPrediction:
+        """A batch of one; pictures whose sides do not divide by 16 are continued to the right and below."""
+        height, width = known.shape
+        margin = (0, -width % 16, 0, -height % 16)
+        padded = F.pad(image[None].float(), margin, mode="replicate").contiguous(memory_format=torch.channels_last)
+        answer = self.network(padded, intrinsics[None].float(), F.pad(known[None].float(), margin))
+        planes = (answer.log_depth, answer.sky, answer.log_error)
+        return DepthPrediction(*(plane[:, :height, :width].float() for plane in planes))
+
+
+def _follow(estimated: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """Where known depth [H, W] is believed, and the estimate bent towards it, so that no seam is left between them."""
+    surface = is_surface(known)
+    ratio = torch.where(surface, known / estimated, torch.ones_like(known)).log()
+    trusted = surface & (ratio.abs() < CONTRADICTION)
+    bend = fill_gaps((ratio * trusted)[None, None], trusted[None, None].float())[0, 0]
+    return trusted, estimated * bend.clamp(-LARGEST_CORRECTION, LARGEST_CORRECTION).exp()
+
+
+def _believed(depth: Tensor) -> Tensor:
+    return depth.clamp(NEAREST, FARTHEST)

@@ -1,0 +1,88 @@
+"""Depth edges without the pixels in between, which would hang in the air when the scene is seen from elsewhere."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+STEP = 0.1  # smallest relative step of inverse depth that is an edge
+STEEPNESS = 0.55  # share of an edge's rise that lies within NEAR pixels, of what lies within FAR; a plane has 2 / 5
+NEAR, FAR, REACH = 2, 5, 4
+SIDE = 0.15  # of an edge's rise: how far from its ends a pixel still belongs to one of its sides
+FARTHEST = 1e-4  # inverse depth below which everything is sky
+COLOUR = 0.5  # weight of colour against depth in the choice of a side
+
+
+def sharpen_edges(depth: Tensor, image: Tensor) -> Tensor:
+    """depth [H, W] along +Z (0 = unknown, inf = sky), image [3, H, W] in [0, 1] -> depth in which pixels at a step
+    belong to one of its sides, the one that they resemble in depth and colour.
+
+    All in inverse depth, in which planes are linear and the sky is 0.
+    """
+    unknown = depth == 0
+    inverse = torch.where(unknown, torch.zeros_like(depth), 1 / depth)
+    rows, columns = (_widened(_is_step(inverse), NEAR) & ~_widened(unknown, FAR)).nonzero(as_tuple=True)
+    if len(rows) == 0:
+        return depth
+    around = _around(torch.cat([inverse[None], image]), rows, columns)  # [N, 4, patch]
+    own = around[..., around.shape[-1] // 2]
+    values = around[:, 0]
+    low, high = values.amin(1, keepdim=True), values.amax(1, keepdim=True)
+    position = (values - low) / (high - low)
+    distance = _distances(depth)
+    sides = []
+    for mask in (position < SIDE, position > 1 - SIDE):
+        weight = mask * distance
+        total = weight.sum(1, keepdim=True)
+        mean = (around * weight[:, None]).sum(2) / total
+        sides.append((mean[:, 0], (mean[:, 1:] - own[:, 1:]).square().sum(1).sqrt()))
+    (far, unlike_far), (near, unlike_near) = sides
+    position = position[:, position.shape[1] // 2]
+    vote = position - 0.5 + COLOUR * (unlike_far - unlike_near) / (unlike_far + unlike_near + 0.05)
+    chosen = torch.where(vote > 0, torch.where(position > 1 - SIDE, own[:, 0], near), far)
+    chosen = torch.where((vote <= 0) & (position < SIDE), own[:, 0], chosen)
+    sharp = depth.clone()
+    sharp[rows, columns] = torch.where(chosen > FARTHEST, 1 / chosen, torch.inf)
+    return sharp
+
+
+def _is_step(inverse: Tensor) -> Tensor:
+    """Where inverse depth [H, W] jumps, not where it slopes."""
+    planes = _continued(_continued(inverse[None, None], FAR).mT, FAR).mT
+    highest, rise = _highest_and_rise(planes, NEAR)
+    _, wide = _highest_and_rise(planes, FAR)
+    step = (rise > STEP * highest) & (rise > STEEPNESS * wide)
+    return step[0, 0, FAR:-FAR, FAR:-FAR]
+
+
+def _continued(planes: Tensor, reach: int) -> Tensor:
+    """[1, 1, H, W] -> [1, 1, H, W + 2 * reach]: mirrored about the end points, so that slopes go on."""
+    left = 2 * planes[..., :1] - planes[..., 1 : reach + 1].flip(-1)
+    right = 2 * planes[..., -1:] - planes[..., -reach - 1 : -1].flip(-1)
+    return torch.cat([left, planes, right], dim=-1)
+
+
+def _highest_and_rise(planes: Tensor, reach: int) -> tuple[Tensor, Tensor]:
+    side = 2 * reach + 1
+    highest = F.max_pool2d(planes, side, 1, reach)
+    return highest, highest + F.max_pool2d(-planes, side, 1, reach)
+
+
+def _around(planes: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """planes [C, H, W] -> the square of REACH pixels about each of N pixels, [N, C, (2 * REACH + 1)^2]."""
+    padded = F.pad(planes[None], (REACH,) * 4, mode="replicate")[0]
+    width = padded.shape[2]
+    steps = torch.arange(2 * REACH + 1, device=planes.device)
+    offsets = (steps[:, None] * width + steps).flatten()
+    return padded.flatten(1)[:, (rows * width + columns)[:, None] + offsets].transpose(0, 1)
+
+
+def _distances(like: Tensor) -> Tensor:
+    """[(2 * REACH + 1)^2] weights of a square's pixels, falling from its middle."""
+    steps = torch.arange(-REACH, REACH + 1, device=like.device)
+    return torch.exp(-(steps[:, None].square() + steps.square()) / (2 * (REACH / 2) ** 2)).flatten()
+
+
+def _widened(mask: Tensor, reach: int) -> Tensor:
+    return F.max_pool2d(mask[None, None].float(), 2 * reach + 1, 1, reach)[0, 0] > 0

@@ -1,0 +1,224 @@
+"""Trains the depth network on clips: single pictures, and pictures whose depth another frame of the clip knows in part.
+
+Pictures are cropped, mirrored and disturbed as cameras and files do; known depth is warped from another frame as memory
+does it, with its holes, its errors and a scale of its own that the answer has to follow.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from photowalk.data.clips import find_clips, read_clip
+from photowalk.geometry.cameras import Cameras
+from photowalk.models.depth_network import DepthNetwork, DepthPrediction
+from photowalk.models.weights import load_weights
+from photowalk.scene.images import from_bytes, to_bytes
+from photowalk.scene.types import View
+from photowalk.scene.warping import composite
+from photowalk.train.trainer import Losses, TrainingConfig, train
+from photowalk.world.placement import Placement, choose_placement
+
+
+@dataclass(frozen=True)
+class DepthRecipe:
+    folders: tuple[Path, ...]  # of clip folders
+    features: Path  # weights of the picture encoder to start from
+    training: TrainingConfig
+    sizes: tuple[tuple[int, int], ...] = ((128, 224), (128, 224), (192, 336), (256, 448))  # one is drawn per step
+    pixels: int = 8 * 128 * 224  # per step, over its batch
+    frame_stride: int = 4  # every n-th frame of a clip is used
+    smallest_crop: float = 0.45  # of the picture's sides
+    known_share: float = 0.6  # of the samples whose depth is known in part
+    scale_error: float = 0.3  # deviation of the logarithm of the known depth's scale
+
+
+@dataclass(frozen=True)
+class Shots:
+    """The frames used of one clip, kept small."""
+
+    video: Tensor  # [F, 3, H, W] uint8
+    depth: Tensor  # [F, H, W] float16, 0 = unknown, inf = sky
+    cameras: Cameras  # [F]
+
+
+@dataclass(frozen=True)
+class DepthSample:
+    """One picture or a batch of them."""
+
+    image: Tensor  # [3, H, W] in [0, 1]
+    intrinsics: Tensor  # [3, 3]
+    known: Tensor  # [H, W] what the network is told
+    depth: Tensor  # [H, W] what it shall say
+
+
+def train_depth(recipe: DepthRecipe, folder: Path, placement: Placement | None = None) -> DepthNetwork:
+    """A trained network; `folder` takes checkpoints and log. Raises ValueError if the folders hold no clips."""
+    placement = placement or choose_placement()
+    shots = [shot for source in recipe.folders for shot in read_shots(source, recipe.frame_stride)]
+    if not shots:
+        raise ValueError(f"training depth wants clip folders, found none in {', '.join(map(str, recipe.folders))}")
+    network = DepthNetwork(DepthNetwork.Config())
+    load_weights(network.encoder, recipe.features)
+    network.to(placement.device)
+
+    def loss_of(random: torch.Generator) -> Losses:
+        size = recipe.sizes[_integer(len(recipe.sizes), random)]
+        count = max(recipe.pixels // (size[0] * size[1]), 1)
+        batch = _stacked([draw_sample(shots, size, recipe, random) for _ in range(count)], placement.device)
+        return depth_losses(network(batch.image, batch.intrinsics, batch.known), batch)
+
+    train(network, loss_of, recipe.training, folder, placement)
+    return network
+
+
+def read_shots(folder: Path, stride: int) -> list[Shots]:
+    """Every `stride`-th frame of all clips under `folder`."""
+    shots = []
+    for path in find_clips(folder):
+        clip = read_clip(path)
+        shots.append(Shots(to_bytes(clip.video[::stride]), clip.depth[::stride].half(), clip.cameras[::stride]))
+    return shots
+
+
+def draw_sample(
+    shots: Sequence[Shots], size: tuple[int, int], recipe: DepthRecipe, random: torch.Generator
+) -> DepthSample:
+    """One disturbed picture of the given size with what is known of its depth, and all of it."""
+    shot = shots[_integer(len(shots), random)]
+    index = _integer(len(shot.video), random)
+    view = View(from_bytes(shot.video[index]), shot.depth[index].float(), shot.cameras[index], index)
+    view = _cropped(view, size, recipe.smallest_crop, random)
+    known, depth = torch.zeros_like(view.depth), view.depth
+    if _uniform(0, 1, random) < recipe.known_share:
+        scale = float(torch.exp(recipe.scale_error * torch.randn((), generator=random)))
+        known = _erroneous(_known_from_others(shot, view, random), random) * scale
+        depth = depth * scale
+    sample = DepthSample(_as_photographed(view.image, random), view.camera.intrinsics, known, depth)
+    return _mirrored(sample) if _uniform(0, 1, random) < 0.5 else sample
+
+
+def depth_losses(prediction: DepthPrediction, batch: DepthSample) -> Losses:
+    """Log-depth as such, up to one scale per picture and in its steps; sky; expected error. Other names are logged."""
+    surface = (batch.depth > 0) & batch.depth.isfinite()
+    target = torch.where(surface, batch.depth, torch.ones_like(batch.depth)).clamp_min(1e-2).log()
+    error = (prediction.log_depth - target) * surface
+    count = surface.sum((1, 2)).clamp_min(1)
+    shift = (error.sum((1, 2)) / count)[:, None, None]
+    shaped = (error - shift) * surface
+    absolute = _mean(error.abs(), surface)
+    shape = _mean(shaped.abs(), surface)
+    steps = _step_error(error, surface)
+    told = batch.depth != 0
+    sky = _mean(F.binary_cross_entropy_with_logits(prediction.sky, batch.depth.isinf().float(), reduction="none"), told)
+    expected = _mean(error.detach().abs() * torch.exp(-prediction.log_error) + prediction.log_error, surface)
+    with torch.no_grad():
+        single = (batch.known == 0).all(-1).all(-1)[:, None, None] & surface
+        completed = (batch.known == 0) & surface & ~single
+        parts = {"single": _mean(error.abs(), single), "single_shape": _mean(shaped.abs(), single)}
+        parts["completed"] = _mean(error.abs(), completed)
+    loss = 0.5 * absolute + shape + steps + 0.3 * sky + 0.05 * expected
+    return {"loss": loss, "absolute": absolute, "shape": shape, "steps": steps, "sky": sky, **parts}
+
+
+def _step_error(error: Tensor, surface: Tensor, scales: int = 4) -> Tensor:
+    """Mean difference of the error [B, H, W] between neighbours, over ever coarser grids: flat things stay flat and
+    edges sharp (as in MegaDepth, arXiv 1804.00607)."""
+    total = error.new_zeros(())
+    for level in range(scales):
+        e, s = error[:, :: 2**level, :: 2**level], surface[:, :: 2**level, :: 2**level]
+        total = total + _mean((e[:, 1:] - e[:, :-1]).abs(), s[:, 1:] & s[:, :-1])
+        total = total + _mean((e[:, :, 1:] - e[:, :, :-1]).abs(), s[:, :, 1:] & s[:, :, :-1])
+    return total / scales
+
+
+def _mean(values: Tensor, mask: Tensor) -> Tensor:
+    return (values * mask).sum() / mask.sum().clamp_min(1)
+
+
+def _cropped(view: View, size: tuple[int, int], smallest: float, random: torch.Generator) -> View:
+    """A random part of the view with the sides' ratio of `size`, resampled to it."""
+    largest = min(view.camera.height / size[0], view.camera.width / size[1])
+    share = _uniform(smallest, 1, random) if _uniform(0, 1, random) < 0.7 else 1.0
+    height, width = round(size[0] * largest * share), round(size[1] * largest * share)
+    top = _integer(view.camera.height - height + 1, random)
+    left = _integer(view.camera.width - width + 1, random)
+    part = (..., slice(top, top + height), slice(left, left + width))
+    intrinsics = view.camera.intrinsics.clone()
+    intrinsics[:2, 2] -= torch.tensor([left, top], dtype=intrinsics.dtype)
+    camera = replace(view.camera, intrinsics=intrinsics, height=height, width=width).resized(*size)
+    image = F.interpolate(view.image[part][None], size=size, mode="bilinear", antialias=True)[0]
+    depth = F.interpolate(view.depth[part][None, None], size=size, mode="nearest-exact")[0, 0]
+    return View(image.clamp(0, 1), depth, camera, view.frame)
+
+
+def _known_from_others(shot: Shots, view: View, random: torch.Generator) -> Tensor:
+    """[H, W] depth that one or two other frames, near ones rather than far ones, show of the view."""
+    others = []
+    for _ in range(1 + _integer(2, random)):
+        reach = 1 + _integer(len(shot.video), random) * _uniform(0, 1, random)
+        other = round(view.frame + reach * (1 if _uniform(0, 1, random) < 0.5 else -1))
+        other = min(max(other, 0), len(shot.video) - 1)
+        image, depth = from_bytes(shot.video[other]), shot.depth[other].float()
+        others.append(View(image, depth, shot.cameras[other], other))
+    return composite(others, view.camera[None]).depth[0]
+
+
+def _erroneous(known: Tensor, random: torch.Generator) -> Tensor:
+    """Known depth with a smooth error of a few percent, a little noise, and holes where a block was lost."""
+    coarse = torch.randn(1, 1, 5, 8, generator=random) * _uniform(0, 0.06, random)
+    smooth = F.interpolate(coarse, size=known.shape, mode="bicubic", align_corners=False)[0, 0]
+    noise = torch.randn(known.shape, generator=random) * _uniform(0, 0.01, random)
+    lost = torch.rand(1, 1, 6, 10, generator=random) < _uniform(-0.3, 0.6, random)
+    lost = F.interpolate(lost.float(), size=known.shape, mode="nearest")[0, 0] > 0
+    return torch.where(lost, torch.zeros_like(known), known * torch.exp(smooth + noise))
+
+
+def _as_photographed(image: Tensor, random: torch.Generator) -> Tensor:
+    """Light, colour, blur, noise and compression as photos have them."""
+    image = image.clamp(1e-4, 1) ** _uniform(0.6, 1.6, random)
+    tint = 1 + (torch.rand(3, 1, 1, generator=random) - 0.5) * 0.3
+    image = (image * tint * _uniform(0.75, 1.25, random) + _uniform(-0.05, 0.05, random)).clamp(0, 1)
+    grey = image.mean(0, keepdim=True)
+    image = grey + (image - grey) * _uniform(0.4, 1.4, random)
+    if _uniform(0, 1, random) < 0.3:
+        share = _uniform(0.35, 0.9, random)
+        image = F.interpolate(image[None], scale_factor=share, mode="bilinear", antialias=True)
+        image = F.interpolate(image, size=grey.shape[1:], mode="bilinear")[0]
+    if _uniform(0, 1, random) < 0.5:
+        image = image + torch.randn(image.shape, generator=random) * _uniform(0, 0.05, random)
+    image = image.clamp(0, 1)
+    return _compressed(image, round(_uniform(30, 90, random))) if _uniform(0, 1, random) < 0.4 else image
+
+
+def _compressed(image: Tensor, quality: int) -> Tensor:
+    file = io.BytesIO()
+    Image.fromarray(to_bytes(image).permute(1, 2, 0).contiguous().numpy()).save(file, "JPEG", quality=quality)
+    return from_bytes(torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1))
+
+
+def _mirrored(sample: DepthSample) -> DepthSample:
+    intrinsics = sample.intrinsics.clone()
+    intrinsics[0, 2] = sample.image.shape[-1] - intrinsics[0, 2]
+    return DepthSample(sample.image.flip(-1), intrinsics, sample.known.flip(-1), sample.depth.flip(-1))
+
+
+def _stacked(samples: Sequence[DepthSample], device: torch.device) -> DepthSample:
+    names = ("image", "intrinsics", "known", "depth")
+    return DepthSample(*(torch.stack([getattr(sample, name) for sample in samples]).to(device) for name in names))
+
+
+def _integer(limit: int, random: torch.Generator) -> int:
+    return int(torch.randint(limit, (), generator=random))
+
+
+def _uniform(low: float, high: float, random: torch.Generator) -> float:
+    return low + (high - low) * float(torch.rand((), generator=random))

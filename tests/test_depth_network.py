@@ -1,0 +1,101 @@
+"""The depth network and what surrounds it: scales, shapes, trust in what is known. Random weights unless said."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from photowalk.geometry.cameras import Cameras
+from photowalk.models.depth_network import DepthNetwork, fill_gaps
+from photowalk.models.weights import load_weights
+from photowalk.perception.depth import NanoDepth
+
+WEIGHTS = Path(__file__).parents[1] / "photowalk" / "weights" / "nano" / "depth.safetensors"
+
+
+@pytest.fixture(scope="module")
+def network() -> DepthNetwork:
+    torch.manual_seed(0)
+    network = DepthNetwork(DepthNetwork.Config())
+    torch.nn.init.normal_(network.answer.weight, std=0.02)
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def trained() -> NanoDepth:
+    network = DepthNetwork(DepthNetwork.Config())
+    load_weights(network, WEIGHTS)
+    return NanoDepth(network.eval())
+
+
+def _cameras(count: int, height: int, width: int) -> Cameras:
+    return Cameras.from_fov(torch.eye(4).repeat(count, 1, 1), 60, height, width)
+
+
+def _half_known(height: int = 64, width: int = 96) -> torch.Tensor:
+    known = torch.linspace(2, 4, height)[:, None].repeat(1, width)
+    known[:, width // 2 :] = 0
+    return known
+
+
+def test_twice_the_known_depth_is_twice_the_answer(network):
+    images, cameras, known = torch.rand(1, 3, 64, 96), _cameras(1, 64, 96), _half_known()[None]
+    with torch.no_grad():
+        once = network(images, cameras.intrinsics, known).log_depth
+        twice = network(images, cameras.intrinsics, 2 * known).log_depth
+    torch.testing.assert_close(twice, once + math.log(2), rtol=0, atol=1e-4)
+
+
+def test_pictures_of_a_batch_do_not_mix(network):
+    images, cameras = torch.rand(2, 3, 32, 48), _cameras(2, 32, 48)
+    known = torch.stack([_half_known(32, 48), torch.zeros(32, 48)])
+    with torch.no_grad():
+        both = network(images, cameras.intrinsics, known).log_depth
+        alone = network(images[1:], cameras.intrinsics[1:], known[1:]).log_depth
+    torch.testing.assert_close(both[1:], alone, rtol=1e-4, atol=1e-4)
+
+
+def test_other_shapes_are_refused(network):
+    with pytest.raises(ValueError, match="divisible by 16"):
+        network(torch.rand(1, 3, 30, 48), _cameras(1, 30, 48).intrinsics, torch.zeros(1, 30, 48))
+
+
+def test_gaps_take_what_is_around_and_known_values_stay():
+    values = torch.zeros(1, 1, 16, 24)
+    weight = torch.zeros(1, 1, 16, 24)
+    values[..., :4], weight[..., :4] = 5.0, 1.0
+    torch.testing.assert_close(fill_gaps(values, weight), torch.full_like(values, 5.0))
+    values[..., -1], weight[..., -1] = 1.0, 1.0
+    filled = fill_gaps(values, weight)
+    assert torch.equal(filled[weight > 0], values[weight > 0])
+    assert 1 < float(filled[0, 0, 8, 14]) < 5
+    assert torch.equal(fill_gaps(values, torch.zeros_like(weight)), torch.zeros_like(values))
+
+
+def test_known_depth_is_kept_and_sets_the_scale_of_the_rest(network):
+    video = torch.rand(2, 3, 60, 90)
+    known = torch.full((2, 60, 90), 7.0)
+    known[:, :, 60:] = 0
+    depth = NanoDepth(network).estimate_frames(video, _cameras(2, 60, 90), known)
+    surface = depth.isfinite()
+    assert depth.shape == known.shape
+    assert bool((depth > 0).all())
+    kept = (depth[:, :, :60] == 7.0).float().mean()
+    assert kept > 0.5
+    assert bool((depth[surface] > 1).all())
+    assert bool((depth[surface] < 50).all())
+
+
+def test_frames_and_known_depth_must_fit(network):
+    with pytest.raises(ValueError, match="want F cameras"):
+        NanoDepth(network).estimate_frames(torch.rand(2, 3, 32, 48), _cameras(1, 32, 48), torch.zeros(2, 32, 48))
+
+
+def test_a_photo_without_focal_length_gets_a_usual_one(network):
+    estimate = NanoDepth(network, usual_fov_x_deg=90).estimate_photo(torch.rand(3, 40, 70))
+    assert estimate.focal_px == pytest.approx(35)
+    assert estimate.depth.shape == (40, 70)
+    assert NanoDepth(network).estimate_photo(torch.rand(3, 40, 70), 50.0).focal_px == 50.0
+    with pytest.raises(ValueError, match="photo"):
+        NanoDepth(network).estimate_photo(torch.rand(1, 3, 40, 70))
