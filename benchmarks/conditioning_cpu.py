@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -75,7 +76,7 @@ def remembered(frames: int, height: int, width: int) -> list[View]:
 def published_chunk(latest: View, recalled: tuple[View, ...], targets: Cameras) -> dict[str, Seconds]:
     """Seconds of the latest frame's warp, the correspondence of the recalled ones, and the rays."""
     depth = torch.where(reliable_depth(latest.depth, ratio=0.05), latest.depth, 0.0)
-    published = {"pixel_centre": 0.0, "invalid_at_origin": True}
+    published: dict[str, Any] = {"pixel_centre": 0.0, "invalid_at_origin": True}
     picture = torch.rand(1, 3, HEIGHT, WIDTH)
     history = Cameras.cat([targets[:1]] * HISTORY_LATENTS)
     cameras = Cameras.cat([history, targets[TEMPORAL_FACTOR - 1 :: TEMPORAL_FACTOR]])

@@ -8,7 +8,7 @@ module knows nothing of networks; memory slots have constant features that hang 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -76,7 +76,7 @@ def correspondence_features(
     targets = targets.resized(*size)
     built = list(range(every - 1, len(targets), every))
     others = sorted(set(range(len(targets))) - set(built))
-    rule = {"pixel_centre": pixel_centre, "group": group, "invalid_at_origin": invalid_at_origin}
+    rule: dict[str, Any] = {"pixel_centre": pixel_centre, "group": group, "invalid_at_origin": invalid_at_origin}
     blocks = _Blocks(slots, len(built), latent_size, side, targets.intrinsics.device)
     depths, limits = [], []
     for rank, view in enumerate(reversed(recalled)):

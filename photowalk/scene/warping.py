@@ -16,13 +16,9 @@ from torch import Tensor
 from photowalk.geometry.cameras import PIXEL_CENTRE, Cameras
 from photowalk.kernels.lookup import SEEN_AS_SKY, SEEN_BY_NONE, look_up
 from photowalk.kernels.rays import ray_blocks
-from photowalk.kernels.splatting import (
-    occlusion_sharpness,
-    pixel_maps,
-    soft_depth_range,
-    splat_nearest,
-    splat_soft,
-)
+from photowalk.kernels.splatting import pixel_maps
+from photowalk.kernels.splatting_nearest import splat_nearest
+from photowalk.kernels.splatting_soft import occlusion_sharpness, soft_depth_range, splat_soft
 from photowalk.scene.types import View
 
 NO_SOURCE = -1
