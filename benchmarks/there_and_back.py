@@ -45,9 +45,8 @@ def main() -> None:
     print("PSNR in dB of revisited frames   | against the first visit | against the true world")
     print(f"with memory                      | {mean[0]:23.2f} | {mean[1]:22.2f}")
     print(f"memory slots emptied             | {mean[2]:23.2f} | {mean[3]:22.2f}")
-    print(
-        f"memory is ahead by {mean[0] - mean[2]:.2f} dB against the first visit, {mean[1] - mean[3]:.2f} dB against the truth"
-    )
+    ahead, truer = mean[0] - mean[2], mean[1] - mean[3]
+    print(f"memory is ahead by {ahead:.2f} dB against the first visit, {truer:.2f} dB against the true world")
 
 
 def _walk(generator, truth, chunk_frames: int) -> torch.Tensor:
