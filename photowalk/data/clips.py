@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from photowalk.geometry.cameras import Cameras
 from photowalk.scene.images import from_bytes, to_bytes, write_atomically
@@ -67,7 +67,7 @@ def validate(folder: Path) -> list[str]:
         about = json.loads((folder / "clip.json").read_text())
         with safe_open(folder / "clip.safetensors", "pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            poses = file.get_tensor("camera_from_world") if "camera_from_world" in shapes else torch.zeros(0, 4, 4)
+            cameras = {name: file.get_tensor(name) for name in ("camera_from_world", "intrinsics") if name in shapes}
     except (json.JSONDecodeError, SafetensorError) as error:
         return [f"cannot be read: {error}"]
     faults = [f"{name} is missing in clip.json" for name in ("prompt", "source", "licence") if name not in about]
@@ -85,6 +85,12 @@ def validate(folder: Path) -> list[str]:
         for name, shape in wanted.items()
         if shapes.get(name) != shape
     ]
-    if not bool(poses.isfinite().all()):
-        faults.append("a camera has numbers that are not finite")
-    return faults
+    return faults or _camera_faults(cameras, height, width)
+
+
+def _camera_faults(cameras: dict[str, Tensor], height: int, width: int) -> list[str]:
+    try:
+        Cameras(**cameras, height=height, width=width).check()
+    except ValueError as error:
+        return [str(error)]
+    return []
