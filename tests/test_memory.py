@@ -188,3 +188,13 @@ def test_random_recall_is_seeded_prefers_owners_and_sometimes_forgets():
     for kept, drawn in zip(forgetful, whole):
         assert len(kept) < len(drawn)
         assert kept == [frame for frame in drawn if frame in kept]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="compares a GPU with the CPU")
+def test_a_gpu_recalls_the_same_views():
+    points, targets = list(torch.randn(6, 500, 3) * 2), cameras(0.0)
+    here = Candidates(points, list(range(6)), 4).coverage(targets, tolerance=0.1)
+    there = Candidates([cloud.cuda() for cloud in points], list(range(6)), 4).coverage(
+        targets.to("cuda"), tolerance=0.1
+    )
+    assert (here != there.cpu()).sum() <= 2

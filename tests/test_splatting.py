@@ -253,3 +253,16 @@ def test_published_masks_and_warps():
     torch.testing.assert_close(together.depth, golden["v012_clean_depth"], atol=1e-5, rtol=0)
     alone = warp(golden["rgb"][:1], clean[:1], sources[:1], targets, group=1, **published)
     torch.testing.assert_close(alone.values, golden["v0_clean_img_chunk1"], atol=1e-5, rtol=0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="compares a GPU with the CPU")
+@pytest.mark.parametrize("mode", ["soft", "nearest"])
+def test_a_gpu_gives_the_same_warps_and_rays(mode):
+    sources, targets = cameras(2, seed=1, height=60, width=80), cameras(20, seed=2, height=60, width=80)
+    values, depth = pictures(2, seed=3, height=60, width=80)
+    here = warp(values, depth, sources, targets, mode=mode)
+    there = warp(values.cuda(), depth.cuda(), sources.to("cuda"), targets.to("cuda"), mode=mode)
+    assert (here.known == there.known.cpu()).float().mean() > 0.999
+    assert ((here.values - there.values.cpu()).abs() < 1e-3).float().mean() > 0.99
+    assert ((here.depth - there.depth.cpu()).abs() < 1e-3).float().mean() > 0.99
+    torch.testing.assert_close(ray_features(targets.to("cuda"), 4).cpu(), ray_features(targets, 4), atol=1e-5, rtol=0)
