@@ -1,4 +1,4 @@
-"""A small text encoder that reads UTF-8 bytes: no vocabulary, any language. It is trained together with the denoiser."""
+"""A small text encoder that reads UTF-8 bytes: no vocabulary, any language. It is trained with the denoiser."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Procedural surface textures: noise, bricks, planks, tiles, leaves, posters. Square, and they repeat without a seam."""
+"""Procedural surface textures that repeat without a seam: noise, bricks, planks, tiles, leaves, posters."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ def _noise(chance: Chance, octaves: int = 7, rough: float = 0.6, stretch: tuple[
 
 def _grid() -> tuple[Tensor, Tensor]:
     line = torch.arange(SIDE) / SIDE
-    return torch.meshgrid(line, line, indexing="ij")
+    rows, columns = torch.meshgrid(line, line, indexing="ij")
+    return rows, columns
 
 
 def _plaster(chance: Chance, plain: Tensor) -> Tensor:

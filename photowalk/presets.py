@@ -1,0 +1,145 @@
+"""The only file that knows sizes: each preset is one complete, frozen description of a generator.
+
+Everything else is built from the same classes, whatever the preset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from torch import nn
+
+from photowalk.diffusion.few_step import FewStep
+from photowalk.memory.policies import GreedyCoverage
+from photowalk.models.byte_text import ByteText
+from photowalk.models.depth_network import DepthNetwork
+from photowalk.models.detail import DetailNetwork
+from photowalk.models.history_layout import HistoryLayout
+from photowalk.models.image_tokens import ImageTokens
+from photowalk.models.nano_codec import NanoCodec
+from photowalk.models.weights import load_weights
+from photowalk.models.world_transformer import WorldTransformer
+from photowalk.perception.depth import NanoDepth
+from photowalk.world.conditioning import ConditioningConfig
+from photowalk.world.generator import GenerationConfig, Generator
+from photowalk.world.placement import Placement, choose_placement
+from photowalk.world.preview import PreviewConfig
+
+Module = TypeVar("Module", bound=nn.Module)
+WEIGHTS = Path(__file__).parent / "weights"
+PUBLISHED_LAYOUT = HistoryLayout.parse("f1k1f4s2f1s1f16k4f2k2f1k1_g20")
+
+
+@dataclass(frozen=True)
+class Preset:
+    name: str
+    height: int
+    width: int
+    chunk_frames: int
+    licence: str  # of the weights
+    assemble: Callable[[Placement], Generator]
+
+    def build(self, placement: Placement | None = None) -> Generator:
+        """The generator with its weights loaded, on the given device or the best one there is."""
+        return self.assemble(placement or choose_placement())
+
+
+def load_preset(name: str) -> Preset:
+    """Raises ValueError for a name that is no preset."""
+    presets = {"nano": nano}
+    if name not in presets:
+        raise ValueError(f"there is no preset {name!r}; known are {', '.join(presets)}")
+    return presets[name]()
+
+
+def nano() -> Preset:
+    """The small model that comes with the package: minutes on two CPU cores."""
+    return Preset("nano", 256, 448, 80, "Apache-2.0", _assemble_nano)
+
+
+def nano_denoiser() -> WorldTransformer.Config:
+    return WorldTransformer.Config(
+        width=256,
+        heads=2,
+        depth=6,
+        ffn=1024,
+        layout=NANO_LAYOUT,
+        channels=128,
+        text_dim=128,
+        text_length=128,
+        image_dim=ImageTokens.width,
+        condition_side=4,
+        squeeze=64,
+        predicts="correction",
+        learned_merging=False,
+    )
+
+
+# The published layout looks back 19 latent frames; at nano's size memory does that better for less.
+NANO_LAYOUT = HistoryLayout.parse("f1k1f4s2f1s1f4k2f1k1_g20")
+
+
+def nano_text() -> ByteText.Config:
+    return ByteText.Config(width=128, heads=4, depth=2, length=128)
+
+
+def nano_detail() -> DetailNetwork.Config:
+    return DetailNetwork.Config(widths=(32, 64, 96))
+
+
+def nano_generation() -> GenerationConfig:
+    return GenerationConfig(
+        conditioning=ConditioningConfig(
+            layout=NANO_LAYOUT,
+            preview=PreviewConfig(warp_from="latest and recalled", fill_holes=True, pixel_centre=0.5),
+            condition_side=4,
+            mask_known=True,
+            inverse_depth=True,
+        ),
+        recall=GreedyCoverage(),
+        recall_targets=4,
+        depth_stride=4,
+        guidance=1.0,
+        negative_prompt="",
+    )
+
+
+def lyra2_14b_denoiser() -> WorldTransformer.Config:
+    """The published denoiser: Wan 2.1 I2V 14B with history, rays and correspondence."""
+    return WorldTransformer.Config(
+        width=5120,
+        heads=40,
+        depth=40,
+        ffn=13824,
+        layout=PUBLISHED_LAYOUT,
+        channels=16,
+        text_dim=4096,
+        text_length=512,
+        image_dim=5120,
+        condition_side=8,
+        squeeze=256,
+    )
+
+
+def _assemble_nano(placement: Placement) -> Generator:
+    image = ImageTokens(grid=(4, 7), seen_at=(128, 224))
+    load_weights(image.features, WEIGHTS / "nano" / "features.safetensors")
+    return Generator(
+        denoiser=_loaded(WorldTransformer(nano_denoiser()), "denoiser", placement),
+        codec=_loaded(NanoCodec(NanoCodec.Config()), "codec", placement),
+        text=_loaded(ByteText(nano_text()), "text", placement),
+        image=image.to(placement.device).eval(),
+        depth=NanoDepth(_loaded(DepthNetwork(DepthNetwork.Config()), "depth", placement)),
+        detail=_loaded(DetailNetwork(nano_detail()), "detail", placement),
+        sampler=FewStep(steps=4),
+        placement=placement,
+        config=nano_generation(),
+    )
+
+
+def _loaded(module: Module, part: str, placement: Placement) -> Module:
+    load_weights(module, WEIGHTS / "nano" / f"{part}.safetensors")
+    return module.to(placement.device).eval()
