@@ -1,19 +1,24 @@
-"""The session with the real nano networks at a small size."""
+"""The session around real networks, untrained and tiny."""
 
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
-from worlds import assert_same_chunk, assert_same_world
+from tiny import HEIGHT, WIDTH, tiny_preset
+from worlds import assert_same_chunk, assert_same_world, make_chunk, make_world
 
 from photowalk import World
+from photowalk.geometry import path_files
 from photowalk.geometry.cameras import Cameras
 from photowalk.world.progress import Cancelled
 from photowalk.world.state import WorldState
 from photowalk.world.store import WorldError
 
-SIZE = (64, 96)
+SIZE = (HEIGHT, WIDTH)
+ONE_CHUNK, OTHER_CHUNK = "left 10deg in 16 frames", "right 10deg in 16 frames"
+TWO_CHUNKS = "right 10deg in 32 frames"
 PROMPT = "a room"
 
 
@@ -29,7 +34,7 @@ def photo(tmp_path_factory):
 def walked(tmp_path_factory, photo):
     """A world of one photo and one chunk, and the generator that made it; tests copy it."""
     return World.create(
-        photo, tmp_path_factory.mktemp("worlds") / "walked", path="left 10deg", prompt=PROMPT, size=SIZE
+        photo, tmp_path_factory.mktemp("worlds") / "walked", path=ONE_CHUNK, prompt=PROMPT, preset=tiny_preset()
     )
 
 
@@ -57,7 +62,7 @@ def test_a_created_world_starts_with_the_photo(world):
     assert [entry.seed for entry in manifest.chunks] == [0, 1]
     assert world.state.prompts == (PROMPT, PROMPT)
     assert world.state.cameras.centres[0].abs().max() == 0
-    assert manifest.chunks[1].path == "left 10deg"
+    assert manifest.chunks[1].path == ONE_CHUNK
     assert (world.folder / "walk.mp4").exists()
 
 
@@ -66,7 +71,7 @@ def test_extending_a_reopened_world_gives_the_same_frames(walked, world, tmp_pat
     shutil.copytree(world.folder, tmp_path / "kept")
     kept = World.open(tmp_path / "kept", walked.generator)
     states = []
-    for path in ["right 10deg", "back to start"]:
+    for path in [OTHER_CHUNK, "back to start in 16 frames"]:
         kept.extend(path)
         reopened(world).extend(path)
         states.append(kept.state)
@@ -77,10 +82,10 @@ def test_extending_a_reopened_world_gives_the_same_frames(walked, world, tmp_pat
 
 def test_a_cancelled_walk_keeps_its_finished_chunks_and_continues_to_the_same_frames(world, tmp_path):
     shutil.copytree(world.folder, tmp_path / "whole")
-    whole = World.open(tmp_path / "whole", world.generator).extend("right 10deg in 160 frames")
+    whole = World.open(tmp_path / "whole", world.generator).extend(TWO_CHUNKS)
     before = world.state
     with pytest.raises(Cancelled):
-        world.extend("right 10deg in 160 frames", on_step=cancel_in(2, "depth"))
+        world.extend(TWO_CHUNKS, on_step=cancel_in(2, "depth"))
     assert len(world.manifest.chunks) == len(before.chunks) + 1
     assert world.info()["interrupted"]["to_go"] == 1
     continued = reopened(world).extend()
@@ -93,7 +98,7 @@ def test_a_cancelled_walk_keeps_its_finished_chunks_and_continues_to_the_same_fr
 def test_cancelling_the_first_chunk_leaves_the_world_as_it_was(world):
     before = world.state
     with pytest.raises(Cancelled):
-        world.extend("forward 0.1", on_step=cancel_in(1, "denoise"))
+        world.extend("forward 0.1 in 16 frames", on_step=cancel_in(1, "denoise"))
     assert_same_world(reopened(world).state, before)
     world.undo()
     assert world.manifest.job is None
@@ -101,9 +106,9 @@ def test_cancelling_the_first_chunk_leaves_the_world_as_it_was(world):
 
 def test_a_new_path_replaces_an_interrupted_one(world):
     with pytest.raises(Cancelled):
-        world.extend("forward 0.1", on_step=cancel_in(1, "recall"))
-    world.extend("right 10deg")
-    assert world.manifest.chunks[-1].path == "right 10deg"
+        world.extend("forward 0.1 in 16 frames", on_step=cancel_in(1, "recall"))
+    world.extend(OTHER_CHUNK)
+    assert world.manifest.chunks[-1].path == OTHER_CHUNK
     assert world.manifest.job is None
 
 
@@ -111,7 +116,7 @@ def test_undo_then_the_same_walk_gives_the_same_chunk(world):
     chunk = world.state.chunks[1]
     world.undo()
     assert world.manifest.frames == 1
-    world.extend("left 10deg")
+    world.extend(ONE_CHUNK)
     assert_same_chunk(world.state.chunks[1], chunk)
     with pytest.raises(WorldError, match=r"1 chunk\(s\) after the photo, 2 cannot be undone"):
         world.undo(2)
@@ -122,7 +127,7 @@ def test_undo_then_the_same_walk_gives_the_same_chunk(world):
 def test_branches_part_ways(world, tmp_path):
     branch = world.branch(tmp_path / "branch", at=0)
     assert branch.manifest.frames == 1
-    branch.extend("right 10deg", prompt="a garden")
+    branch.extend(OTHER_CHUNK, prompt="a garden")
     assert branch.state.prompts == (PROMPT, "a garden")
     assert world.state.prompts == (PROMPT, PROMPT)
     for at in (-1, 2):
@@ -132,14 +137,14 @@ def test_branches_part_ways(world, tmp_path):
 
 def test_seeds_change_what_is_drawn(world, tmp_path):
     other = world.branch(tmp_path / "other")
-    world.extend("left 10deg")
-    other.extend("left 10deg", seed=5)
+    world.extend(ONE_CHUNK)
+    other.extend(ONE_CHUNK, seed=5)
     assert [entry.seed for entry in other.manifest.chunks] == [0, 1, 7]
     assert not torch.equal(world.state.latest.image, other.state.latest.image)
 
 
 def test_creating_again_finishes_what_was_interrupted(photo, walked, tmp_path):
-    options = {"path": "left 10deg", "prompt": PROMPT, "size": SIZE}
+    options = {"path": ONE_CHUNK, "prompt": PROMPT, "preset": tiny_preset()}
     with pytest.raises(Cancelled):
         World.create(photo, tmp_path / "world", **options, on_step=cancel_in(1, "denoise"))
     assert World.open(tmp_path / "world").manifest.frames == 1
@@ -150,14 +155,14 @@ def test_creating_again_finishes_what_was_interrupted(photo, walked, tmp_path):
     assert again.manifest == world.manifest
     assert "interrupted" in notes[0]
     assert "finished already" in notes[-1]
-    for change in [{"path": "right 10deg"}, {"prompt": "a shed"}, {"size": (64, 64)}, {"seed": 1}, {"fov_deg": 70.0}]:
+    for change in [{"path": OTHER_CHUNK}, {"prompt": "a shed"}, {"size": (64, 64)}, {"seed": 1}, {"fov_deg": 70.0}]:
         with pytest.raises(WorldError, match="exists already"):
             World.create(photo, tmp_path / "world", **{**options, **change})
 
 
 def test_cancelling_before_there_is_a_world_leaves_nothing(photo, tmp_path):
     with pytest.raises(Cancelled):
-        World.create(photo, tmp_path / "world", path="left 10deg", size=SIZE, on_step=cancel_in(1, "photo"))
+        World.create(photo, tmp_path / "world", path=ONE_CHUNK, preset=tiny_preset(), on_step=cancel_in(1, "photo"))
     assert not list(tmp_path.iterdir())
 
 
@@ -195,11 +200,8 @@ def test_cameras_may_be_given_instead_of_a_path(world):
 def test_given_depth_and_field_of_view_are_used(photo, walked, tmp_path):
     depth = torch.linspace(1, 3, 128)[:, None].expand(128, 192)
     depth = torch.where(torch.arange(128)[:, None] < 32, torch.inf, depth)
-    with (tmp_path / "depth.npy").open("wb") as file:
-        import numpy as np
-
-        np.save(file, depth.numpy())
-    world = World.create(photo, tmp_path / "world", size=SIZE, depth=tmp_path / "depth.npy", fov_deg=90.0)
+    np.save(tmp_path / "depth.npy", depth.numpy())
+    world = World.create(photo, tmp_path / "world", preset=tiny_preset(), depth=tmp_path / "depth.npy", fov_deg=90.0)
     first = world.state.first
     assert first.depth[:16].isinf().all()
     assert (first.depth[17:] - torch.linspace(1, 3, 64)[17:, None]).abs().max() < 0.05
@@ -208,26 +210,29 @@ def test_given_depth_and_field_of_view_are_used(photo, walked, tmp_path):
 
 
 def test_a_walk_into_a_wall_is_shortened_and_says_so(photo, walked, tmp_path):
-    import numpy as np
-
     np.save(tmp_path / "depth.npy", np.full((128, 192), 2.0, np.float32))
-    world = World.create(photo, tmp_path / "world", size=SIZE, depth=tmp_path / "depth.npy")
+    world = World.create(photo, tmp_path / "world", preset=tiny_preset(), depth=tmp_path / "depth.npy")
     notes = []
     with pytest.raises(Cancelled):
-        world.extend("forward 5 in 80 frames", on_note=notes.append, on_step=cancel_in(1, "recall"))
+        world.extend("forward 5 in 16 frames", on_note=notes.append, on_step=cancel_in(1, "recall"))
     assert any("would have run into something" in note for note in notes)
     assert world._store.job_cameras().centres[-1, 2] < 2
 
 
-def test_reconstruction_and_exports(world, tmp_path):
+def test_reconstruction_and_exports(tmp_path):
+    make_world(tmp_path / "world", chunks=2)
+    world = World.open(tmp_path / "world")
+    with pytest.raises(WorldError, match="photowalk reconstruct"):
+        world.export([tmp_path / "a.ply"])
     world.reconstruct()
-    assert world.manifest.scene_frames == world.manifest.frames
+    assert world.info()["scene_frames"] == world.manifest.frames
+    assert {file.name for file in (world.folder / "scene").iterdir()} >= {"splats.ply", "preview.mp4"}
+    assert (world.folder / "preview.png").exists()
     files = [tmp_path / name for name in ("a.ply", "a.mp4", "a.npz", "a.json")]
     world.export(files)
     assert all(file.stat().st_size > 0 for file in files)
-    world.undo()
-    world.extend(tmp_path.joinpath("a.npz").as_posix())
-    assert world.manifest.scene_frames > 0
+    for name in ("a.npz", "a.json"):
+        assert len(path_files.read(tmp_path / name, lens=make_chunk(0).clip.cameras[0])) == world.manifest.frames
     for name, reason in [("a.obj", "no known format"), ("none/a.ply", "no folder")]:
         with pytest.raises(WorldError, match=reason):
             world.export([tmp_path / name])

@@ -35,9 +35,10 @@ def _ignore(_: object) -> None:
 class World:
     """One world folder and the networks that extend it. Networks and frames are loaded when they are first needed."""
 
-    def __init__(self, store: WorldStore, generator: Generator | None = None) -> None:
+    def __init__(self, store: WorldStore, generator: Generator | None = None, preset: Preset | None = None) -> None:
         self._store = store
         self._generator = generator
+        self._preset = preset  # what builds the generator; None: the manifest's preset
         self._state: tuple[tuple, WorldState] | None = None  # the manifest's chunks and what they hold
 
     @classmethod
@@ -72,7 +73,7 @@ class World:
         height, width = size or (preset.height, preset.width)
         if (Path(folder) / "world.json").exists():
             wanted = (preset.name, height, width, seed, prompt, _source(photo, depth, fov_deg), path)
-            return cls.open(folder)._finish(wanted, on_step, on_note)
+            return cls(WorldStore(folder), preset=preset)._finish(wanted, on_step, on_note)
         picture = read_photo(photo, height, width)
         original = (picture.original_height, picture.original_width)
         known_depth = None if depth is None else read_depth(depth, height, width, photo_size=original)
@@ -155,7 +156,7 @@ class World:
         store = self._store.branch(folder, at + 1)
         with store.locked():
             store.write_walk()
-        return World(store, self._generator)
+        return World(store, self._generator, self._preset)
 
     # ---- looking
 
@@ -178,7 +179,7 @@ class World:
     @property
     def generator(self) -> Generator:
         if self._generator is None:
-            self._generator = load_preset(self._store.manifest.preset).build()
+            self._generator = (self._preset or load_preset(self._store.manifest.preset)).build()
         return self._generator
 
     def verify(self) -> None:
