@@ -111,6 +111,16 @@ def export(options: argparse.Namespace) -> None:
     print(", ".join(options.files))
 
 
+def train(options: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from photowalk.train.recipes import Order, train_part
+
+    work = Path(options.work or Path("runs") / options.part)
+    order = Order(tuple(Path(folder) for folder in options.data), options.minutes, work, Path(options.output))
+    print(", ".join(str(path) for path in train_part(options.part, order)))
+
+
 def _described(facts: dict) -> Iterator[str]:
     cameras, scale, (height, width) = facts["cameras"], facts["scale"], facts["size"]
     yield f"{facts['folder']}: {facts['frames']} frames ({facts['seconds']:.1f} s), {width}x{height}"
@@ -221,6 +231,13 @@ def _parser() -> argparse.ArgumentParser:
     command = _command(commands, "export", export, "write files: .ply splats, .mp4 walk, .npz or .json cameras")
     command.add_argument("world", metavar="WORLD")
     command.add_argument("files", metavar="FILE", nargs="+")
+
+    command = _command(commands, "train", train, "train a part of nano: codec, depth, detail or denoiser")
+    command.add_argument("part", metavar="PART")
+    command.add_argument("--data", metavar="FOLDER", nargs="+", required=True, help="clip folders; codec: pictures")
+    command.add_argument("--minutes", type=float, default=60, help="of work; pauses do not count (default: 60)")
+    command.add_argument("--work", metavar="FOLDER", help="samples, checkpoints, log (default: runs/PART)")
+    command.add_argument("-o", "--output", metavar="FOLDER", required=True, help="where the weights go")
     return parser
 
 

@@ -6,7 +6,7 @@ Everything else is built from the same classes, whatever the preset.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -90,15 +90,19 @@ def nano_detail() -> DetailNetwork.Config:
     return DetailNetwork.Config(widths=(32, 64, 96))
 
 
+def nano_conditioning() -> ConditioningConfig:
+    return ConditioningConfig(
+        layout=NANO_LAYOUT,
+        preview=PreviewConfig(warp_from="latest and recalled", fill_holes=True, pixel_centre=0.5),
+        condition_side=4,
+        mask_known=True,
+        inverse_depth=True,
+    )
+
+
 def nano_generation() -> GenerationConfig:
     return GenerationConfig(
-        conditioning=ConditioningConfig(
-            layout=NANO_LAYOUT,
-            preview=PreviewConfig(warp_from="latest and recalled", fill_holes=True, pixel_centre=0.5),
-            condition_side=4,
-            mask_known=True,
-            inverse_depth=True,
-        ),
+        conditioning=nano_conditioning(),
         recall=GreedyCoverage(),
         recall_targets=4,
         depth_stride=4,
@@ -124,19 +128,29 @@ def lyra2_14b_denoiser() -> WorldTransformer.Config:
     )
 
 
-def _assemble_nano(placement: Placement) -> Generator:
+def nano_untrained(placement: Placement) -> Generator:
+    """Nano with a fresh denoiser and text encoder; what those are trained on top of is loaded."""
     image = ImageTokens(grid=(4, 7), seen_at=(128, 224))
     load_weights(image.features, WEIGHTS / "nano" / "features.safetensors")
     return Generator(
-        denoiser=_loaded(WorldTransformer(nano_denoiser()), "denoiser", placement),
+        denoiser=WorldTransformer(nano_denoiser()).to(placement.device),
         codec=_loaded(NanoCodec(NanoCodec.Config()), "codec", placement),
-        text=_loaded(ByteText(nano_text()), "text", placement),
+        text=ByteText(nano_text()).to(placement.device),
         image=image.to(placement.device).eval(),
         depth=NanoDepth(_loaded(DepthNetwork(DepthNetwork.Config()), "depth", placement)),
         detail=_loaded(DetailNetwork(nano_detail()), "detail", placement),
         sampler=FewStep(steps=4),
         placement=placement,
         config=nano_generation(),
+    )
+
+
+def _assemble_nano(placement: Placement) -> Generator:
+    generator = nano_untrained(placement)
+    return replace(
+        generator,
+        denoiser=_loaded(generator.denoiser, "denoiser", placement),
+        text=_loaded(generator.text, "text", placement),
     )
 
 

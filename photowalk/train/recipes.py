@@ -1,0 +1,104 @@
+"""The recipes that nano's parts are trained by; `recipes/nano.sh` runs them all.
+
+Each takes clip folders (or pictures, for the codec), works in a folder of its own that a later call resumes from, and
+writes one file of weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from photowalk.data.clips import find_clips
+from photowalk.diffusion.flow import TrainingSchedule
+from photowalk.models.detail import DetailNetwork
+from photowalk.models.nano_codec import NanoCodec
+from photowalk.models.squeeze_features import SqueezeFeatures
+from photowalk.models.weights import load_weights
+from photowalk.presets import WEIGHTS, nano_conditioning, nano_detail, nano_untrained
+from photowalk.train.codec import CodecRecipe, train_codec
+from photowalk.train.denoiser import DenoiserRecipe, SampleRules, prepare_samples, train_denoiser
+from photowalk.train.depth import DepthRecipe, train_depth
+from photowalk.train.detail import DetailRecipe, DetailRules, train_detail
+from photowalk.train.detail import prepare_samples as prepare_detail_samples
+from photowalk.train.trainer import TrainingConfig, export_weights
+from photowalk.world.placement import choose_placement
+
+NANO = WEIGHTS / "nano"
+ABOUT = {"licence": "Apache-2.0", "project": "photowalk nano"}
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to train on, for how long, and where."""
+
+    data: tuple[Path, ...]
+    minutes: float
+    work: Path  # samples, checkpoints and the log
+    out: Path  # folder for the weights
+
+
+def train_part(part: str, order: Order) -> list[Path]:
+    """Train one part of nano and write its weights; returns their files. Raises ValueError for an unknown part."""
+    if part not in PARTS:
+        raise ValueError(f"there is no part {part!r} to train; known are {', '.join(PARTS)}")
+    weights = PARTS[part](order)
+    paths = [order.out / f"{name}.safetensors" for name in weights]
+    for path, module in zip(paths, weights.values()):
+        export_weights(module, path, ABOUT)
+    return paths
+
+
+def _codec(order: Order) -> dict[str, nn.Module]:
+    return {"codec": train_codec(CodecRecipe(order.data))}
+
+
+def _depth(order: Order) -> dict[str, nn.Module]:
+    training = TrainingConfig(order.minutes, learning_rate=4e-4, average=0.995, log_every=10)
+    recipe = DepthRecipe(order.data, NANO / "features.safetensors", training, frame_stride=1)
+    return {"depth": train_depth(recipe, order.work)}
+
+
+def _detail(order: Order) -> dict[str, nn.Module]:
+    placement = choose_placement()
+    codec, features = NanoCodec(NanoCodec.Config()), SqueezeFeatures()
+    load_weights(codec, NANO / "codec.safetensors")
+    load_weights(features, NANO / "features.safetensors")
+    network = DetailNetwork(nano_detail()).to(placement.device)
+    training = TrainingConfig(order.minutes, learning_rate=1.5e-3, average=0.995)
+    rules = DetailRules(nano_conditioning().preview)
+    samples = prepare_detail_samples(_clips(order.data), codec, rules, order.work / "samples")
+    train_detail(network, features.to(placement.device), samples, DetailRecipe(training, rules), order.work, placement)
+    return {"detail": network}
+
+
+def _denoiser(order: Order) -> dict[str, nn.Module]:
+    generator = nano_untrained(choose_placement())
+    training = TrainingConfig(order.minutes, learning_rate=5e-4, warmup_steps=80, average=0.995)
+    rules = SampleRules(chunk_frames=80, memory_stride=8, memory_gap=16, depth_noise=0.06, seed=0)
+    recipe = DenoiserRecipe(training, rules, TrainingSchedule(), hole_weight=4.0, batch=1)
+    samples = prepare_samples(_clips(order.data), generator, rules, order.work / "samples")
+    visibility = generator.codec.deviation  # a channel is seen as much as it varies in pictures
+    train_denoiser(generator, samples, recipe, order.work, visibility)
+    return {"denoiser": generator.denoiser, "text": generator.text}
+
+
+def _clips(folders: Sequence[Path]) -> list[Path]:
+    clips = [clip for folder in folders for clip in find_clips(folder)]
+    if not clips:
+        raise ValueError(
+            f"there are no clip folders in {', '.join(map(str, folders))}; "
+            "python -m photowalk.synthetic FOLDER makes some"
+        )
+    return clips
+
+
+PARTS: dict[str, Callable[[Order], dict[str, nn.Module]]] = {
+    "codec": _codec,
+    "depth": _depth,
+    "detail": _detail,
+    "denoiser": _denoiser,
+}
