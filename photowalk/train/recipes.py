@@ -81,9 +81,11 @@ def _denoiser(order: Order) -> dict[str, nn.Module]:
     rules = SampleRules(chunk_frames=80, memory_stride=8, memory_gap=16, depth_noise=0.06, seed=0)
     recipe = DenoiserRecipe(training, rules, TrainingSchedule(), hole_weight=4.0, batch=1)
     samples = prepare_samples(_clips(order.data), generator, rules, order.work / "samples")
-    visibility = generator.codec.deviation  # a channel is seen as much as it varies in pictures
-    train_denoiser(generator, samples, recipe, order.work, visibility)
-    return {"denoiser": generator.denoiser, "text": generator.text}
+    codec, text = generator.codec, generator.text
+    assert isinstance(codec, NanoCodec)
+    assert isinstance(text, nn.Module)
+    train_denoiser(generator, samples, recipe, order.work, codec.deviation)  # what varies most is seen most
+    return {"denoiser": generator.denoiser, "text": text}
 
 
 def _clips(folders: Sequence[Path]) -> list[Path]:
