@@ -150,7 +150,7 @@ def _assemble_nano(placement: Placement) -> Generator:
     return replace(
         generator,
         denoiser=_loaded(generator.denoiser, "denoiser", placement),
-        text=_loaded(generator.text, "text", placement),
+        text=_loaded(ByteText(nano_text()), "text", placement),
     )
 
 
