@@ -98,8 +98,7 @@ def test_a_job_is_kept_until_its_last_chunk(tmp_path):
     with reopened.locked():
         reopened.append(make_chunk(2))
     assert WorldStore(tmp_path / "world").manifest.job is None
-    with reopened.locked():
-        assert not (tmp_path / "world" / "job.safetensors").exists()
+    assert not (tmp_path / "world" / "job.safetensors").exists()
 
 
 @pytest.mark.parametrize("file", ["frames.mkv", "depth.safetensors", "latents.safetensors", "cameras.safetensors"])

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import torch
+
 from photowalk.geometry import path_files
 from photowalk.geometry.cameras import Cameras
 from photowalk.geometry.path_language import plan
@@ -78,6 +80,9 @@ class World:
         original = (picture.original_height, picture.original_width)
         known_depth = None if depth is None else read_depth(depth, height, width, photo_size=original)
         focal_px = picture.focal_px if fov_deg is None else _focal_px(fov_deg, width)
+        if isinstance(path, str):  # a wrong path should not wait for the networks
+            stand_in = Cameras.from_fov(torch.eye(4), 60.0, height, width)
+            plan(path, stand_in, start_of_walk=stand_in, reference_depth=1.0, chunk=preset.chunk_frames)
         with new_world(folder) as partial:
             generator = preset.build()
             _check_size(height, width, generator)

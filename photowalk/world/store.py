@@ -186,6 +186,8 @@ class WorldStore:
         entry = _write_chunk(self.folder, index, chunk)
         job = None if self.manifest.chunks_to_go <= 1 else self.manifest.job
         self._replace_manifest(chunks=(*self.manifest.chunks, entry), job=job)
+        if job is None:
+            (self.folder / _JOB_CAMERAS).unlink(missing_ok=True)
 
     def truncate(self, count: int) -> None:
         """Keep the first `count` chunks; a job that was not finished is dropped."""
