@@ -90,8 +90,15 @@ def train(module: nn.Module, loss_of: LossOf, config: TrainingConfig, folder: Pa
 
 
 def export_weights(module: nn.Module, path: Path, about: dict[str, str]) -> None:
-    """Write the state dict as float16 safetensors; `about` is kept as the file's metadata."""
-    tensors = {name: value.detach().half().contiguous().cpu() for name, value in module.state_dict().items()}
+    """Write the state dict as safetensors, parameters in float16; `about` is kept as the file's metadata.
+
+    Buffers keep their format: a codec's bases would no longer be orthonormal.
+    """
+    parameters = {name for name, _ in module.named_parameters()}
+    tensors = {
+        name: (value.half() if name in parameters else value).detach().contiguous().cpu()
+        for name, value in module.state_dict().items()
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda temporary: save_file(tensors, temporary, about))
 
