@@ -125,9 +125,7 @@ def train_denoiser(
     noise counts as well.
     """
     if not samples:
-        raise ValueError(
-            "training the denoiser wants samples; prepare_samples makes them from clip folders"
-        )
+        raise ValueError("training the denoiser wants samples; prepare_samples makes them from clip folders")
     denoiser, text = generator.denoiser, generator.text
     parts = nn.ModuleDict({"denoiser": denoiser, "text": text})
     prompts = {path: _prompt(path) for path in samples}
