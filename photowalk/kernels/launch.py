@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import pairwise
 
 import torch
 import warp as wp
 from torch import Tensor
 
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Nothing reaches the process's standard error, not even from C."""
+    saved = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+
+
 if hasattr(wp.config, "log_level"):
     wp.config.log_level = wp.LOG_ERROR
 else:
     wp.config.quiet = True  # warp before 1.12
-wp.init()
+with _silent_stderr():  # where there is no GPU, Warp's C side says so, and no setting stops it
+    wp.init()
 
 
 def device_of(tensor: Tensor) -> wp.Device:
