@@ -11,9 +11,11 @@ import pytest
 from PIL import Image
 
 import photowalk
+from photowalk.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+README = (ROOT / "README.md").read_text()
 WEIGHTS = ROOT / "photowalk" / "weights" / "nano"
 MOST_WEIGHT_BYTES = 40e6
 
@@ -68,3 +70,10 @@ def test_the_example_photo_is_small_and_has_a_licence():
         assert image.width >= 900
     assert photo.stat().st_size <= 400_000
     assert photo.name in (photo.parent / "LICENCE.txt").read_text()
+
+
+@pytest.mark.parametrize("command", sorted(set(re.findall(r"^    photowalk (\w+)", README, flags=re.MULTILINE))))
+def test_the_commands_of_the_readme_exist(command):
+    with pytest.raises(SystemExit) as exit:
+        main([command, "--help"])
+    assert exit.value.code == 0
