@@ -39,7 +39,7 @@ class DepthNetwork(nn.Module):
         self.encoder = SqueezeFeatures()
         self.deepest = nn.Sequential(_block(config.skips[-1] + GEOMETRY, config.widths[4]), _block(config.widths[4]))
         self.skips = nn.ModuleList(
-            nn.Conv2d(wide, kept, 1) for wide, kept in zip(SqueezeFeatures.widths, config.skips, strict=True)
+            _skip(wide, kept) for wide, kept in zip(SqueezeFeatures.widths, config.skips, strict=True)
         )
         self.merges = nn.ModuleList(
             _block(config.skips[i] + GEOMETRY + config.widths[i + 1], config.widths[i]) for i in range(4)
@@ -74,6 +74,11 @@ class DepthNetwork(nn.Module):
 def _block(channels: int, out: int | None = None) -> nn.Module:
     out = out or channels
     return nn.Sequential(nn.Conv2d(channels, out, 3, padding=1), nn.GroupNorm(8, out), nn.ReLU())
+
+
+def _skip(channels: int, out: int) -> nn.Module:
+    """Encoder features are tens of times larger than the geometry beside them, which would drown; hence the norm."""
+    return nn.Sequential(nn.Conv2d(channels, out, 1), nn.GroupNorm(8, out))
 
 
 def _geometry(images: Tensor, intrinsics: Tensor, known: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
