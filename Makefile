@@ -48,7 +48,7 @@ format: .venv/installed-dev
 	$(RUN) ruff format
 
 clean-world:
-	rm -rf "$(WORLD)"
+	@if [ -e "$(WORLD)/world.json" ]; then rm -rf "$(WORLD)"; else echo "$(WORLD) is no world; nothing was deleted"; fi
 
 clean:
 	rm -rf .venv
