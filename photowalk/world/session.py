@@ -239,7 +239,7 @@ class World:
                     self._store.cameras(),
                     video=folder / "preview.mp4",
                     picture=self.folder / "preview.png",
-                    every=2,
+                    every=4,  # rendering costs most of the time on a CPU
                     on_step=lambda done, total: on_step(Progress("preview", done, total)),
                 )
         return self
