@@ -1,96 +1,182 @@
-"""Synthetic worlds: exact geometry, seeds, walks that come back."""
+"""Synthetic worlds: exact depth, the same world for the same seed, walks that are smooth, free and come back."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import cache
+from itertools import islice
 
 import pytest
 import torch
 
-from photowalk.geometry import Cameras
-from photowalk.kernels.lookup import look_up
+from photowalk.geometry.cameras import Cameras
 from photowalk.synthetic import HELD_OUT_SEEDS, SyntheticWorld, training_seeds
-from photowalk.synthetic.places import _BUILDERS, sample_place
-from photowalk.synthetic.render import _meet_box, _meet_ellipsoid, render_frame
+from photowalk.synthetic.chance import Chance
+from photowalk.synthetic.places import BUILDERS, Kind
+from photowalk.synthetic.render import render_depth
+from photowalk.synthetic.solids import SHAPES, Shape, clearance, meet, normals
+from photowalk.synthetic.textures import MATERIALS, SIDE, Painter, mip_pyramid
+from photowalk.synthetic.worlds import FASTEST_TURN, LONGEST_STEP, STYLES
 
 SIZE = (48, 84)
-KINDS = tuple(_BUILDERS)
+KINDS = list(BUILDERS)
+
+
+@cache
+def _world(kind: Kind) -> SyntheticWorld:
+    return SyntheticWorld.sample(11, kind)
+
+
+@pytest.fixture(scope="module")
+def world() -> SyntheticWorld:
+    return _world("room")
+
+
+@pytest.fixture(scope="module")
+def painter() -> Painter:
+    return Painter(Chance(5))
+
+
+def test_held_out_seeds_are_never_trained_on() -> None:
+    assert len(HELD_OUT_SEEDS) == 20
+    seeds = list(islice(training_seeds(min(HELD_OUT_SEEDS) - 3), 10))
+    assert not set(seeds) & set(HELD_OUT_SEEDS)
+    assert len(seeds) == 10
+
+
+def test_a_seed_says_all(world: SyntheticWorld) -> None:
+    again = SyntheticWorld.sample(11, "room")
+    cameras = world.walk(5, 1, size=SIZE)
+    assert torch.equal(cameras.camera_from_world, again.walk(5, 1, size=SIZE).camera_from_world)
+    one, other = world.render(cameras), again.render(cameras)
+    assert torch.equal(one.video, other.video)
+    assert torch.equal(one.depth, other.depth)
+    stranger = SyntheticWorld.sample(12, "room").render(cameras)
+    assert (one.video - stranger.video).abs().mean() > 0.02
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_seed_says_all_and_seeds_differ(kind):
-    world = SyntheticWorld.sample(5, kind)
-    camera = world.walk(3, 5, size=SIZE)[:1]
-    clip, again = world.render(camera), SyntheticWorld.sample(5, kind).render(camera)
-    other = SyntheticWorld.sample(6, kind).render(camera)
-    assert torch.equal(clip.video, again.video)
-    assert torch.equal(clip.depth, again.depth)
-    assert (clip.video - other.video).abs().mean() > 0.02
-    assert world.place.kind == kind
-    assert clip.prompt
+def test_every_kind_of_place(kind: Kind) -> None:
+    world = _world(kind)
+    clip = world.render(world.walk(2, 5, size=SIZE))
+    assert clip.video.amin() >= 0
+    assert clip.video.amax() <= 1
+    assert clip.video.std() > 0.03  # something is to be seen
+    assert 0.1 < clip.video.mean() < 0.8  # neither dark nor burnt out
+    assert (clip.depth > 0).all()
+    assert bool(clip.depth.isinf().any()) <= (world.place.walls is None)  # no sky indoors
+    assert clip.prompt.startswith(("a ", "open land"))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_depth_is_exact(kind):
-    """A frame redrawn from another frame's colours by both frames' depth is that frame, wherever both see it."""
-    world = SyntheticWorld.sample(11, kind)
-    cameras = world.walk(40, 3, size=(96, 168), style="onward")[[0, 20]]
-    clip = world.render(cameras)
-    assert clip.depth is not None
-    redrawn, source = look_up(
-        clip.depth[1:],
-        cameras.camera_from_world[1:],
-        cameras.intrinsics[1:],
-        clip.video[:1],
-        clip.depth[:1],
-        cameras.camera_from_world[:1],
-        cameras.intrinsics[:1],
-        tolerance=0.02,
+def test_depth_of_a_bare_room_is_that_of_its_planes(world: SyntheticWorld) -> None:
+    eye, width, length, height = 1.5, 2.0, 3.0, 2.6
+    boxes = [((side * (width + 1), 0, 0), (1, 9, 9)) for side in (-1, 1)]
+    boxes += [((0, 0, side * (length + 1)), (9, 9, 1)) for side in (-1, 1)]
+    boxes += [((0, eye - height - 1, 0), (9, 1, 9))]
+    bare = replace(
+        world.place,
+        eye=eye,
+        shapes=torch.zeros(len(boxes), dtype=torch.long),
+        centres=torch.tensor([centre for centre, _ in boxes], dtype=torch.float32),
+        halves=torch.tensor([half for _, half in boxes], dtype=torch.float32),
+        yaws=torch.zeros(len(boxes)),
     )
-    seen = source[0] == 0
-    assert seen.float().mean() > 0.2
-    difference = (redrawn[0] - clip.video[1]).abs().mean(0)[seen]
-    assert difference.median() < 0.02  # texture filtering and highlights differ a little between distances
+    camera = replace(world, place=bare).walk(1, 0, size=SIZE)[0]
+    origin, forward = camera.centres, camera.unproject(torch.ones(SIZE)) - camera.centres
+    ends = torch.tensor([[-width, width], [eye - height, eye], [-length, length]])
+    distance = torch.where(forward > 0, ends[:, 1] - origin, ends[:, 0] - origin) / forward
+    assert torch.allclose(render_depth(bare, camera), distance.amin(-1), rtol=1e-4)
 
 
-def test_rays_meet_solids_where_algebra_says():
-    origin = torch.tensor([0.0, 0.0, -5.0])
-    directions = torch.tensor([[0.0, 0.0, 1.0], [0.1, 0.0, 1.0], [0.5, 0.0, 1.0]])
-    box, ball = _meet_box(origin, directions), _meet_ellipsoid(origin, directions)
-    torch.testing.assert_close(box[:2], torch.tensor([4.0, 4.0]))
-    assert box[2].isinf()
-    assert ball[2].isinf()
-    torch.testing.assert_close(ball[0], torch.tensor(4.0))
-    torch.testing.assert_close((origin + ball[1] * directions[1]).norm(), torch.tensor(1.0))
+def test_the_floor_lies_at_the_height_of_the_eyes() -> None:
+    place = _world("street").place
+    down = torch.tensor([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])  # the gaze goes straight down
+    depth = render_depth(place, Cameras.from_fov(down, 30, *SIZE))
+    assert math.isclose(float(depth.median()), place.eye, abs_tol=1e-4)
 
 
-def test_the_floor_of_a_place_is_flat_and_at_the_height_of_the_eyes():
-    place = sample_place(3, "street")
-    down = torch.eye(4)
-    down[1, 1] = down[2, 2] = 0
-    down[1, 2], down[2, 1] = -1, 1  # the gaze goes straight down
-    camera = Cameras.from_fov(down, 30, *SIZE)
-    _, depth = render_frame(place, camera)
-    torch.testing.assert_close(depth.median(), torch.tensor(place.eye), atol=1e-4, rtol=0)
+@pytest.mark.parametrize("kind", ["room", "courtyard", "wood"])
+def test_points_of_one_frame_lie_where_another_sees_them(kind: Kind) -> None:
+    world = _world(kind)
+    clip = world.render(world.walk(41, 2, size=(96, 168), style="onward")[::20])
+    source, target = clip.cameras[0], clip.cameras[1]
+    known = clip.depth[0].isfinite().flatten()
+    points = source.unproject(clip.depth[0].nan_to_num(posinf=1)).flatten(0, 1)[known]
+    pixels, depth = target.project(points)
+    inside = (depth > 0.1) & (pixels >= 1).all(1) & (pixels < torch.tensor([167, 95])).all(1)
+    column, row = pixels[inside].long().T
+    error = (clip.depth[1][row, column] / depth[inside] - 1).abs()
+    assert inside.float().mean() > 0.3
+    assert error.median() < 0.02
+    same = error < 0.01
+    difference = clip.video[1][:, row, column] - clip.video[0].flatten(1)[:, known][:, inside]
+    assert difference[:, same].abs().median() < 0.04
 
 
-def test_sky_is_infinitely_far_and_only_outdoors():
-    for kind, open_air in (("hills", True), ("room", False)):
-        depth = SyntheticWorld.sample(2, kind).render(Cameras.from_fov(torch.eye(4)[None], 80, *SIZE)).depth
-        assert bool(depth.isinf().any()) == open_air
-        assert (depth > 0).all()
+@pytest.mark.parametrize("style", sorted(set(STYLES)))
+def test_walks_are_smooth_free_and_come_back(world: SyntheticWorld, style: str) -> None:
+    cameras = world.walk(61, 9, size=SIZE, style=style)
+    assert cameras.check().shape == (61,)
+    assert cameras.centres.diff(dim=0).norm(dim=1).max() <= LONGEST_STEP + 1e-4
+    forward = cameras.world_from_camera[:, :3, 2]
+    turned = torch.linalg.cross(forward[1:], forward[:-1]).norm(dim=1)
+    assert turned.max() <= math.sin(FASTEST_TURN) + 1e-3
+    assert clearance(cameras.centres, world.place.centres, world.place.halves, world.place.yaws).min() > 0
+    if style != "onward":
+        assert torch.allclose(cameras.camera_from_world[0], cameras.camera_from_world[-1], atol=1e-4)
 
 
-@pytest.mark.parametrize("style", ["there_and_back", "loop", "look_around"])
-@pytest.mark.parametrize("frames", [40, 41])
-def test_walks_come_back_and_are_smooth(style, frames):
-    world = SyntheticWorld.sample(8)
-    cameras = world.walk(frames, 8, size=SIZE, style=style)
-    assert len(cameras) == frames
-    assert (cameras.centres[-1] - cameras.centres[0]).norm() < 0.1
-    assert cameras.centres.diff(dim=0).norm(dim=1).max() < 0.3
-    if style == "there_and_back" and frames % 2:
-        assert torch.equal(cameras.camera_from_world, cameras.camera_from_world.flip(0))
+@pytest.mark.parametrize("frames", [8, 9])
+def test_there_and_back_shows_the_same_frames(world: SyntheticWorld, frames: int) -> None:
+    cameras = world.walk(frames, 3, size=SIZE, style="there_and_back").camera_from_world
+    assert torch.equal(cameras, cameras.flip(0))
 
 
-def test_held_out_seeds_are_never_trained_on():
-    seeds = training_seeds(HELD_OUT_SEEDS[0] - 2)
-    drawn = [next(seeds) for _ in range(4)]
-    assert not set(drawn) & set(HELD_OUT_SEEDS)
-    assert drawn[:2] == [HELD_OUT_SEEDS[0] - 2, HELD_OUT_SEEDS[0] - 1]
+@pytest.mark.parametrize("shape", SHAPES)
+def test_rays_meet_shapes_on_their_surface(shape: Shape) -> None:
+    random = torch.Generator().manual_seed(1)
+    origin = torch.tensor([2.5, -2.0, -4.0])
+    directions = torch.nn.functional.normalize(torch.randn(4000, 3, generator=random) * 0.2 - origin / 5, dim=1)
+    distance = meet(shape, origin, directions)
+    hit = distance.isfinite()
+    assert 0.05 < hit.float().mean() < 1
+    points = origin + distance[hit, None] * directions[hit]
+    assert points.abs().max() <= 1 + 1e-4
+    kinds = torch.full((len(points),), SHAPES.index(shape))
+    normal, axis = normals(kinds, points, torch.ones(len(points), 3))
+    assert torch.allclose(normal.norm(dim=1), torch.ones(len(points)), atol=1e-5)
+    assert axis.unique().numel() > 1
+    if shape != "foliage":  # whose inner sides are seen through gaps
+        assert ((normal * directions[hit]).sum(1) < 1e-3).all()
+    assert meet(shape, torch.tensor([0.0, 9.0, 0.0]), torch.tensor([[0.0, 1.0, 0.0]])).isinf().all()  # behind
+
+
+def test_rays_meet_a_ball_where_maths_says() -> None:
+    directions = torch.tensor([[0.0, 0, 1], [0, 1, 0]])
+    assert meet("ball", torch.tensor([0.0, 0, -3]), directions).tolist() == [2.0, math.inf]
+    assert meet("cylinder", torch.tensor([0.0, -5, 0.5]), directions).tolist() == [math.inf, 4.0]
+    assert meet("roof", torch.tensor([0.0, 0, -3]), directions).tolist() == [2.0, math.inf]
+
+
+@pytest.mark.parametrize("material", sorted(MATERIALS))
+def test_materials_can_be_painted(painter: Painter, material: str) -> None:
+    for surface in dict.fromkeys(MATERIALS[material]):
+        texture = surface(painter)
+        assert texture.image.shape == (3, SIDE, SIDE)
+        assert texture.image.amin() >= 0
+        assert texture.image.amax() <= 1
+        assert texture.metres is None or texture.metres > 0
+
+
+def test_mip_levels_keep_the_mean() -> None:
+    images = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    rows, starts = mip_pyramid(images)
+    assert len(starts) == 10
+    assert torch.allclose(rows[starts[-1] :], images.mean((-1, -2)), atol=1e-4)
+
+
+def test_cameras_may_come_from_anywhere(world: SyntheticWorld) -> None:
+    pose = torch.eye(4).repeat(2, 1, 1)
+    clip = world.render(Cameras.from_fov(pose, 70.0, *SIZE))
+    assert torch.equal(clip.video[0], clip.video[1])

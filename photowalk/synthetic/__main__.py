@@ -15,7 +15,7 @@ import torch
 
 from photowalk.data.clips import write_clip
 from photowalk.scene.images import write_png
-from photowalk.synthetic import SyntheticWorld, training_seeds
+from photowalk.synthetic import HELD_OUT_SEEDS, SyntheticWorld, training_seeds
 
 
 def main() -> None:
@@ -25,11 +25,14 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=161)
     parser.add_argument("--size", default="256x448", help="height x width")
     parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--held-out", action="store_true", help="the worlds kept for judging, never to be trained on")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--sheet", type=Path, help="also write a contact sheet of pictures and depth")
     arguments = parser.parse_args()
     height, width = (int(side) for side in arguments.size.split("x"))
-    seeds = list(islice(training_seeds(arguments.first_seed), arguments.worlds))
+    seeds = list(
+        islice(HELD_OUT_SEEDS if arguments.held_out else training_seeds(arguments.first_seed), arguments.worlds)
+    )
     make = partial(_make, arguments.folder, arguments.frames, (height, width))
     with ProcessPoolExecutor(arguments.processes) as pool:
         for done, folder in enumerate(pool.map(make, seeds), 1):
@@ -39,7 +42,7 @@ def main() -> None:
 
 
 def _make(parent: Path, frames: int, size: tuple[int, int], seed: int) -> Path:
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # the processes are the threads
     folder = parent / f"{seed:07d}"
     if not (folder / "clip.json").exists():
         world = SyntheticWorld.sample(seed)
@@ -55,7 +58,7 @@ def _write_sheet(path: Path, seeds: list[int], frames: int) -> None:
         world = SyntheticWorld.sample(seed)
         clip = world.render(world.walk(frames, seed, size=(128, 224))[:: max(frames // 3, 1)][:3])
         assert clip.depth is not None
-        near = (1 / (1 + clip.depth / 2))[:, None].expand(-1, 3, -1, -1)
+        near = (1 / (1 + clip.depth / 3))[:, None]  # white is near, black is the sky.expand(-1, 3, -1, -1)
         rows.append(torch.cat([*torch.stack([clip.video, near], dim=1).flatten(0, 1)], dim=-1))
     write_png(path, torch.cat(rows, dim=-2))
 
