@@ -137,7 +137,10 @@ def nano_untrained(placement: Placement) -> Generator:
         codec=_loaded(NanoCodec(NanoCodec.Config()), "codec", placement),
         text=ByteText(nano_text()).to(placement.device),
         image=image.to(placement.device).eval(),
-        depth=NanoDepth(_loaded(DepthNetwork(DepthNetwork.Config()), "depth", placement)),
+        depth=NanoDepth(
+            _loaded(DepthNetwork(DepthNetwork.Config()), "depth", placement),
+            _loaded(DepthNetwork(DepthNetwork.Config()), "photo_depth", placement),
+        ),
         detail=_loaded(DetailNetwork(nano_detail()), "detail", placement),
         sampler=FewStep(steps=4),
         placement=placement,

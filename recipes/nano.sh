@@ -15,5 +15,6 @@ python=${PYTHON:-.venv/bin/python}
 $python -m photowalk.synthetic "$runs/clips" --worlds "${WORLDS:-200}" --first-seed 0
 $python -m photowalk train codec --data "${PICTURES:?set PICTURES to a folder of photographs}" -o "$out"
 $python -m photowalk train depth --data "$runs/clips" ${RGBD:+"$RGBD"} --minutes 120 --work "$runs/depth" -o "$out"
+$python -m photowalk train photo_depth --data "$runs/clips" ${RGBD:+"$RGBD"} --minutes 240 --work "$runs/photo_depth" -o "$out"
 $python -m photowalk train detail --data "$runs/clips" --minutes 40 --work "$runs/detail" -o "$out"
 $python -m photowalk train denoiser --data "$runs/clips" --minutes 240 --work "$runs/denoiser" -o "$out"

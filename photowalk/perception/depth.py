@@ -44,10 +44,18 @@ class DepthEstimator(Protocol):
 
 
 class NanoDepth:
-    """Implements `DepthEstimator` with the small network. Photos of unknown focal length get a usual field of view."""
+    """Implements `DepthEstimator` with small networks. Photos of unknown focal length get a usual field of view.
 
-    def __init__(self, network: DepthNetwork, usual_fov_x_deg: float = 65.0) -> None:
+    One network completes known depth, another guesses a photo's: trained together, the first task, which begins with a
+    good answer, kept the second from being learnt (`docs/training_log.md`).
+    """
+
+    def __init__(
+        self, network: DepthNetwork, photo_network: DepthNetwork | None = None, usual_fov_x_deg: float = 65.0
+    ) -> None:
+        """`network` completes; without a `photo_network` it also guesses."""
         self.network = network
+        self.photo_network = photo_network or network
         self.usual_fov_x_deg = usual_fov_x_deg
 
     @torch.inference_mode()
@@ -58,7 +66,7 @@ class NanoDepth:
         if focal_px is None:
             focal_px = width / 2 / math.tan(math.radians(self.usual_fov_x_deg) / 2)
         intrinsics = photo.new_tensor([[focal_px, 0, width / 2], [0, focal_px, height / 2], [0, 0, 1]])
-        prediction = self._predict(photo, intrinsics, torch.zeros_like(photo[0]))
+        prediction = _predict(self.photo_network, photo, intrinsics, torch.zeros_like(photo[0]))
         depth = _believed(prediction.log_depth[0].exp())
         depth = torch.where(clean_sky(prediction.sky[0]), torch.inf, depth)
         return DepthEstimate(sharpen_edges(depth, photo), focal_px)
@@ -73,7 +81,7 @@ class NanoDepth:
         return torch.stack([self._complete(*frame) for frame in zip(video, cameras.intrinsics, known, strict=True)])
 
     def _complete(self, image: Tensor, intrinsics: Tensor, known: Tensor) -> Tensor:
-        prediction = self._predict(image, intrinsics, known)
+        prediction = _predict(self.network, image, intrinsics, known)
         estimated = prediction.log_depth[0].exp()
         estimated = estimated * align_scale(estimated, known).scale
         trusted, corrected = _follow(estimated, known)
@@ -81,14 +89,15 @@ class NanoDepth:
         depth = torch.where(clean_sky(logit) & ~trusted, torch.inf, _believed(corrected))
         return torch.where(trusted, known, sharpen_edges(depth, image))
 
-    def _predict(self, image: Tensor, intrinsics: Tensor, known: Tensor) -> DepthPrediction:
-        """A batch of one; pictures whose sides do not divide by 16 are continued to the right and below."""
-        height, width = known.shape
-        margin = (0, -width % 16, 0, -height % 16)
-        padded = F.pad(image[None].float(), margin, mode="replicate").contiguous(memory_format=torch.channels_last)
-        answer = self.network(padded, intrinsics[None].float(), F.pad(known[None].float(), margin))
-        planes = (answer.log_depth, answer.sky, answer.log_error)
-        return DepthPrediction(*(plane[:, :height, :width].float() for plane in planes))
+
+def _predict(network: DepthNetwork, image: Tensor, intrinsics: Tensor, known: Tensor) -> DepthPrediction:
+    """A batch of one; pictures whose sides do not divide by 16 are continued to the right and below."""
+    height, width = known.shape
+    margin = (0, -width % 16, 0, -height % 16)
+    padded = F.pad(image[None].float(), margin, mode="replicate").contiguous(memory_format=torch.channels_last)
+    answer = network(padded, intrinsics[None].float(), F.pad(known[None].float(), margin))
+    planes = (answer.log_depth, answer.sky, answer.log_error)
+    return DepthPrediction(*(plane[:, :height, :width].float() for plane in planes))
 
 
 def _follow(estimated: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:

@@ -57,9 +57,19 @@ def _codec(order: Order) -> dict[str, nn.Module]:
 
 
 def _depth(order: Order) -> dict[str, nn.Module]:
-    training = TrainingConfig(order.minutes, learning_rate=4e-4, average=0.995, log_every=10)
-    recipe = DepthRecipe(order.data, NANO / "features.safetensors", training, frame_stride=1)
-    return {"depth": train_depth(recipe, order.work)}
+    """The network that completes the depth of new frames."""
+    return {"depth": train_depth(_depth_recipe(order, known_share=1.0), order.work)}
+
+
+def _photo_depth(order: Order) -> dict[str, nn.Module]:
+    """The network that guesses the depth of a photo."""
+    return {"photo_depth": train_depth(_depth_recipe(order, known_share=0.0), order.work)}
+
+
+def _depth_recipe(order: Order, known_share: float) -> DepthRecipe:
+    training = TrainingConfig(order.minutes, learning_rate=8e-4, average=0.99, final_rate=0.1)
+    features = NANO / "features.safetensors"
+    return DepthRecipe(order.data, features, training, sizes=((128, 224),), frame_stride=2, known_share=known_share)
 
 
 def _detail(order: Order) -> dict[str, nn.Module]:
@@ -101,6 +111,7 @@ def _clips(folders: Sequence[Path]) -> list[Path]:
 PARTS: dict[str, Callable[[Order], dict[str, nn.Module]]] = {
     "codec": _codec,
     "depth": _depth,
+    "photo_depth": _photo_depth,
     "detail": _detail,
     "denoiser": _denoiser,
 }
