@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from functools import cache
 from itertools import islice
+from pathlib import Path
 
 import pytest
 import torch
 
+from photowalk.data.clips import find_clips, read_clip, validate
 from photowalk.geometry.cameras import Cameras
 from photowalk.synthetic import HELD_OUT_SEEDS, SyntheticWorld, training_seeds
 from photowalk.synthetic.chance import Chance
@@ -180,3 +184,16 @@ def test_cameras_may_come_from_anywhere(world: SyntheticWorld) -> None:
     pose = torch.eye(4).repeat(2, 1, 1)
     clip = world.render(Cameras.from_fov(pose, 70.0, *SIZE))
     assert torch.equal(clip.video[0], clip.video[1])
+
+
+def test_the_command_writes_clips_and_a_sheet(tmp_path: Path) -> None:
+    arguments = [str(tmp_path / "clips"), "--worlds", "1", "--frames", "3", "--size", "32x56", "--processes", "1"]
+    command = [sys.executable, "-m", "photowalk.synthetic", *arguments]
+    subprocess.run([*command, "--sheet", str(tmp_path / "sheet.png")], check=True, timeout=200)
+    (folder,) = find_clips(tmp_path / "clips")
+    assert validate(folder) == []
+    assert len(read_clip(folder)) == 3
+    assert (tmp_path / "sheet.png").exists()
+    written = (folder / "clip.safetensors").stat().st_mtime_ns
+    subprocess.run(command, check=True, timeout=200)  # finds it complete
+    assert (folder / "clip.safetensors").stat().st_mtime_ns == written

@@ -58,7 +58,8 @@ def _write_sheet(path: Path, seeds: list[int], frames: int) -> None:
         world = SyntheticWorld.sample(seed)
         clip = world.render(world.walk(frames, seed, size=(128, 224))[:: max(frames // 3, 1)][:3])
         assert clip.depth is not None
-        near = (1 / (1 + clip.depth / 3))[:, None]  # white is near, black is the sky.expand(-1, 3, -1, -1)
+        near = 1 / (1 + clip.depth / 3)  # white is near, black is the sky
+        near = near[:, None].expand(-1, 3, -1, -1)
         rows.append(torch.cat([*torch.stack([clip.video, near], dim=1).flatten(0, 1)], dim=-1))
     write_png(path, torch.cat(rows, dim=-2))
 
