@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,10 @@ if TYPE_CHECKING:
     from photowalk.presets import load_preset as load_preset
     from photowalk.scene.types import Scene as Scene
     from photowalk.world.session import World as World
+
+# Read by OpenMP when torch is loaded: threads that wait should sleep. By default they spin, which on a machine with
+# other work, or beside our own kernel threads, makes everything several times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
 __all__ = ["Cameras", "Scene", "World", "load_preset"]
