@@ -10,7 +10,9 @@ from photowalk.geometry.cameras import Cameras
 from photowalk.models.depth_network import DepthNetwork, fill_gaps
 from photowalk.models.weights import load_weights
 from photowalk.perception.depth import NanoDepth
+from photowalk.scene.images import read_photo
 
+HALL = Path(__file__).parents[1] / "examples" / "photo" / "hall.jpg"
 WEIGHTS = Path(__file__).parents[1] / "photowalk" / "weights" / "nano" / "depth.safetensors"
 
 
@@ -99,3 +101,22 @@ def test_a_photo_without_focal_length_gets_a_usual_one(network):
     assert NanoDepth(network).estimate_photo(torch.rand(3, 40, 70), 50.0).focal_px == 50.0
     with pytest.raises(ValueError, match="photo"):
         NanoDepth(network).estimate_photo(torch.rand(1, 3, 40, 70))
+
+
+def test_the_trained_network_continues_a_wall_behind_a_hole(trained):
+    image = torch.nn.functional.interpolate(
+        torch.rand(1, 3, 16, 28, generator=torch.Generator().manual_seed(0)), (128, 224)
+    )
+    known = torch.full((1, 128, 224), 4.0)
+    known[:, 30:90, 80:150] = 0
+    depth = trained.estimate_frames(image, _cameras(1, 128, 224), known)
+    assert torch.equal(depth[known > 0], known[known > 0])
+    torch.testing.assert_close(depth, torch.full_like(depth, 4.0), rtol=0.15, atol=0)
+
+
+def test_the_trained_network_sees_a_floor_come_nearer_to_the_feet():
+    network = DepthNetwork(DepthNetwork.Config())
+    load_weights(network, WEIGHTS.with_name("photo_depth.safetensors"))
+    hall = read_photo(HALL, 256, 448)
+    depth = NanoDepth(network.eval()).estimate_photo(hall.image, hall.focal_px).depth
+    assert depth[-16:, 150:300].median() < depth[128:144, 100:200].median()
