@@ -23,6 +23,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--worlds", type=int, default=40)
     parser.add_argument("--frames", type=int, default=161)
+    parser.add_argument("--every", type=int, default=1, help="keep every n-th frame of the walk: more places in less time")
     parser.add_argument("--size", default="256x448", help="height x width")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--held-out", action="store_true", help="the worlds kept for judging, never to be trained on")
@@ -33,7 +34,7 @@ def main() -> None:
     seeds = list(
         islice(HELD_OUT_SEEDS if arguments.held_out else training_seeds(arguments.first_seed), arguments.worlds)
     )
-    make = partial(_make, arguments.folder, arguments.frames, (height, width))
+    make = partial(_make, arguments.folder, arguments.frames, arguments.every, (height, width))
     with ProcessPoolExecutor(arguments.processes) as pool:
         for done, folder in enumerate(pool.map(make, seeds), 1):
             print(f"{done}/{len(seeds)} {folder}", flush=True)
@@ -41,12 +42,12 @@ def main() -> None:
         _write_sheet(arguments.sheet, seeds[:8], arguments.frames)
 
 
-def _make(parent: Path, frames: int, size: tuple[int, int], seed: int) -> Path:
+def _make(parent: Path, frames: int, every: int, size: tuple[int, int], seed: int) -> Path:
     torch.set_num_threads(1)  # the processes are the threads
     folder = parent / f"{seed:07d}"
     if not (folder / "clip.json").exists():
         world = SyntheticWorld.sample(seed)
-        clip = world.render(world.walk(frames, seed, size=size))
+        clip = world.render(world.walk(frames, seed, size=size)[::every])
         write_clip(folder, clip, source=f"photowalk.synthetic, seed {seed}", licence="CC0-1.0")
     return folder
 
