@@ -79,6 +79,13 @@ def undo(options: argparse.Namespace) -> None:
     print(f"{world.folder}: {world.manifest.frames} frames")
 
 
+def redo(options: argparse.Namespace) -> None:
+    from photowalk import World
+
+    world = World.open(options.world).redo(options.count)
+    print(f"{world.folder}: {world.manifest.frames} frames")
+
+
 def branch(options: argparse.Namespace) -> None:
     from photowalk import World
 
@@ -212,6 +219,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=int, help="(default: the world's)")
 
     command = _command(commands, "undo", undo, "drop the last chunks of the walk")
+    command.add_argument("world", metavar="WORLD")
+    command.add_argument("count", metavar="COUNT", type=int, nargs="?", default=1)
+
+    command = _command(commands, "redo", redo, "take back chunks that were undone, until a new one is made")
     command.add_argument("world", metavar="WORLD")
     command.add_argument("count", metavar="COUNT", type=int, nargs="?", default=1)
 

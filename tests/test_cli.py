@@ -49,7 +49,7 @@ def test_help_does_not_wait_for_torch():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip().endswith("False")
-    for command in ("generate", "extend", "undo", "branch", "info", "reconstruct", "export"):
+    for command in ("generate", "extend", "undo", "redo", "branch", "info", "reconstruct", "export"):
         assert command in run.stdout
 
 

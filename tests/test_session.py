@@ -124,6 +124,21 @@ def test_undo_then_the_same_walk_gives_the_same_chunk(world):
         world.undo().undo()
 
 
+def test_redo_takes_back_what_was_undone_until_a_new_chunk_is_made(world):
+    before = world.state
+    world.undo()
+    with pytest.raises(WorldError, match=r"1 undone chunk\(s\), 2 cannot be taken back"):
+        world.redo(2)
+    with pytest.raises(Cancelled):
+        world.extend(OTHER_CHUNK, on_step=cancel_in(1, "denoise"))
+    world.redo()
+    assert_same_world(reopened(world).state, before)
+    assert (world.folder / "walk.mp4").exists()
+    world.undo().extend(OTHER_CHUNK)
+    with pytest.raises(WorldError, match="nothing to redo"):
+        world.redo()
+
+
 def test_branches_part_ways(world, tmp_path):
     branch = world.branch(tmp_path / "branch", at=0)
     assert branch.manifest.frames == 1

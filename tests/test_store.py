@@ -60,15 +60,30 @@ def test_what_would_be_stored_with_a_loss_is_refused(tmp_path):
     assert not list((tmp_path / "world" / "chunks").glob(".*"))
 
 
-def test_undo_removes_chunks_and_their_files(tmp_path):
-    world = make_world(tmp_path / "world", chunks=3)
+def test_a_new_chunk_replaces_undone_ones_and_their_files(tmp_path):
+    world = make_world(tmp_path / "world", chunks=4)
     with world.locked():
         world.truncate(2)
     assert WorldStore(tmp_path / "world").manifest.frames == 1 + CHUNK_FRAMES
-    assert sorted(path.name for path in (tmp_path / "world" / "chunks").iterdir()) == ["0000", "0001"]
     with world.locked():
-        world.append(make_chunk(2))
-    assert_same_chunk(world.load().chunks[2], make_chunk(2))
+        world.append(make_chunk(7))
+    assert sorted(path.name for path in (tmp_path / "world" / "chunks").iterdir()) == ["0000", "0001", "0002"]
+    assert_same_chunk(world.load().chunks[2], make_chunk(7))
+    assert world.manifest.undone == ()
+
+
+def test_undone_chunks_are_taken_back_in_order(tmp_path):
+    world = make_world(tmp_path / "world", chunks=4)
+    before = world.load()
+    for count in (3, 1):
+        with world.locked():
+            world.truncate(count)
+    for count in (1, 2):
+        again = WorldStore(tmp_path / "world")
+        with again.locked():
+            again.restore(count)
+    assert_same_world(again.load(), before)
+    again.verify()
 
 
 def test_a_branch_lives_on_its_own(tmp_path):

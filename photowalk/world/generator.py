@@ -143,7 +143,7 @@ class Generator:
             return decoded / 2 + 0.5
         pictures = []
         for i, (frame, warped, known) in enumerate(zip(decoded, preview.video, preview.known)):
-            on_step(Progress("detail", i, len(decoded)))
+            on_step(Progress("detail", i, len(decoded), preview=(pictures[-1] if pictures else frame) / 2 + 0.5))
             pictures.append(self.detail.restore(frame[None], warped[None] * 2 - 1, known[None, None])[0])
         return torch.stack(pictures).float() / 2 + 0.5
 

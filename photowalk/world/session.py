@@ -138,7 +138,8 @@ class World:
         return self
 
     def undo(self, count: int = 1) -> World:
-        """Drop the last `count` chunks, and a walk that was interrupted."""
+        """Drop the last `count` chunks, and a walk that was interrupted. `redo` takes chunks back until a new one is
+        made."""
         with self._store.locked():
             chunks = len(self._store.manifest.chunks)
             if not 1 <= count < chunks:
@@ -149,6 +150,21 @@ class World:
                     else f"{self.folder} holds the photo alone; there is nothing to undo"
                 )
             self._store.truncate(chunks - count)
+            self._store.write_walk()
+        return self
+
+    def redo(self, count: int = 1) -> World:
+        """Take back the last `count` chunks that were undone; a walk that was interrupted is dropped."""
+        with self._store.locked():
+            undone = len(self._store.manifest.undone)
+            if not 1 <= count <= undone:
+                raise WorldError(
+                    f"{self.folder} has {undone} undone chunk(s), {count} cannot be taken back; "
+                    f"give a number from 1 to {undone}"
+                    if undone
+                    else f"{self.folder} has nothing that was undone since its last new chunk; there is nothing to redo"
+                )
+            self._store.restore(count)
             self._store.write_walk()
         return self
 
@@ -215,6 +231,7 @@ class World:
                 "farthest": float((centres - centres[0]).norm(dim=-1).max()),
                 "from_start": float((centres[-1] - centres[0]).norm()),
             },
+            "undone": len(manifest.undone),
             "memory": {"frames": sum(entry.depth_frames for entry in manifest.chunks)},
             "scale": {"unit": "metre", "reference_depth": manifest.reference_depth},
             "licences": manifest.licences,

@@ -90,6 +90,7 @@ class Manifest:
     chunks: tuple[ChunkEntry, ...] = ()
     job: Job | None = None
     scene_frames: int = 0  # how many frames the scene was made from; 0: there is none
+    undone: tuple[ChunkEntry, ...] = ()  # chunks that were dropped and can be taken back, the next one first
     version: int = field(default=VERSION, kw_only=True)
 
     @property
@@ -183,6 +184,9 @@ class WorldStore:
         """Add the next chunk; the job ends with its last one."""
         index = len(self.manifest.chunks)
         (self.folder / _WALK).unlink(missing_ok=True)  # it would lack the new frames
+        if self.manifest.undone:  # they went on from here in another way, and their folders have the new one's name
+            self._replace_manifest(undone=())
+            self._clear_leftovers()
         entry = _write_chunk(self.folder, index, chunk)
         job = None if self.manifest.chunks_to_go <= 1 else self.manifest.job
         self._replace_manifest(chunks=(*self.manifest.chunks, entry), job=job)
@@ -190,9 +194,18 @@ class WorldStore:
             (self.folder / _JOB_CAMERAS).unlink(missing_ok=True)
 
     def truncate(self, count: int) -> None:
-        """Keep the first `count` chunks; a job that was not finished is dropped."""
+        """Keep the first `count` chunks; the others can be restored until a new chunk is added. A job that was not
+        finished is dropped."""
         (self.folder / _WALK).unlink(missing_ok=True)
-        self._replace_manifest(chunks=self.manifest.chunks[:count], job=None)
+        chunks, undone = self.manifest.chunks, self.manifest.undone
+        self._replace_manifest(chunks=chunks[:count], undone=chunks[count:] + undone, job=None)
+        self._clear_leftovers()
+
+    def restore(self, count: int) -> None:
+        """Take back the `count` chunks that were truncated last; a job that was not finished is dropped."""
+        (self.folder / _WALK).unlink(missing_ok=True)
+        chunks, undone = self.manifest.chunks, self.manifest.undone
+        self._replace_manifest(chunks=chunks + undone[:count], undone=undone[count:], job=None)
         self._clear_leftovers()
 
     def write_walk(self) -> None:
@@ -226,7 +239,7 @@ class WorldStore:
                 (folder / entry.folder).mkdir(parents=True)
                 for name in entry.files:
                     _share(self.folder / entry.folder / name, folder / entry.folder / name)
-            _write_manifest(folder, replace(self.manifest, chunks=entries, job=None, scene_frames=0))
+            _write_manifest(folder, replace(self.manifest, chunks=entries, undone=(), job=None, scene_frames=0))
         return WorldStore(new)
 
     # ---- inside
@@ -237,7 +250,7 @@ class WorldStore:
         self.manifest = manifest
 
     def _clear_leftovers(self) -> None:
-        named = {Path(entry.folder).name for entry in self.manifest.chunks}
+        named = {Path(entry.folder).name for entry in (*self.manifest.chunks, *self.manifest.undone)}
         for folder in (self.folder / "chunks").iterdir():
             if folder.name not in named:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -320,8 +333,9 @@ def _read_manifest(folder: Path) -> Manifest:
     try:
         del content["format"]
         chunks, job = tuple(map(_chunk_entry, content.pop("chunks"))), content.pop("job")
+        undone = tuple(map(_chunk_entry, content.pop("undone", ())))
         job = None if job is None else Job(notes=tuple(job.pop("notes")), **job)
-        return Manifest(**content, chunks=chunks, job=job)
+        return Manifest(**content, chunks=chunks, undone=undone, job=job)
     except (KeyError, TypeError, AttributeError) as error:
         raise WorldError(f"{file} is damaged ({error}); copy the world again from where it came from") from error
 
