@@ -1,4 +1,4 @@
-"""What a world is made of: one posed picture, a posed video, splats. Plain values, no methods that compute."""
+"""What a world is made of: one posed picture, a posed video, splats, a mesh. Plain values, no methods that compute."""
 
 from __future__ import annotations
 
@@ -85,3 +85,26 @@ class Scene:
     @property
     def everything(self) -> Splats:
         return self.splats if self.sky is None else Splats.cat([self.splats, self.sky])
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Triangles in world space that face the seen side (counter-clockwise from there), coloured or textured."""
+
+    vertices: Tensor  # [V, 3] float
+    faces: Tensor  # [T, 3] int64 into vertices
+    colours: Tensor  # [V, 3] sRGB in [0, 1]
+    invented: Tensor  # [T] bool: nobody saw this face, it closes a hole
+    uv: Tensor | None = None  # [V, 2] in [0, 1], from the texture's upper left corner; u right, v down
+    texture: Tensor | None = None  # [3, H, W] sRGB in [0, 1]
+
+    def __post_init__(self) -> None:
+        count, triangles = self.vertices.shape[0], self.faces.shape[0]
+        shapes = [tuple(part.shape) for part in (self.vertices, self.faces, self.colours, self.invented)]
+        if shapes != [(count, 3), (triangles, 3), (count, 3), (triangles,)]:
+            raise ValueError(f"a mesh wants vertices [V, 3], faces [T, 3], colours [V, 3], invented [T], got {shapes}")
+        if (self.uv is None) != (self.texture is None) or (self.uv is not None and self.uv.shape != (count, 2)):
+            raise ValueError(f"a textured mesh wants a picture and uv [{count}, 2], one pair for each vertex")
+
+    def __len__(self) -> int:
+        return self.faces.shape[0]
