@@ -124,7 +124,8 @@ def train(options: argparse.Namespace) -> None:
     from photowalk.train.recipes import Order, train_part
 
     work = Path(options.work or Path("runs") / options.part)
-    order = Order(tuple(Path(folder) for folder in options.data), options.minutes, work, Path(options.output))
+    skies = Path(options.skies) if options.skies else None
+    order = Order(tuple(Path(folder) for folder in options.data), options.minutes, work, Path(options.output), skies)
     print(", ".join(str(path) for path in train_part(options.part, order)))
 
 
@@ -248,6 +249,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--data", metavar="FOLDER", nargs="+", required=True, help="clip folders; codec: pictures")
     command.add_argument("--minutes", type=float, default=60, help="of work; pauses do not count (default: 60)")
     command.add_argument("--work", metavar="FOLDER", help="samples, checkpoints, log (default: runs/PART)")
+    command.add_argument("--skies", metavar="FOLDER", help="pictures of nothing but sky, for the depth networks")
     command.add_argument("-o", "--output", metavar="FOLDER", required=True, help="where the weights go")
     return parser
 

@@ -90,6 +90,16 @@ def nano_detail() -> DetailNetwork.Config:
     return DetailNetwork.Config(widths=(32, 64, 96))
 
 
+def nano_depth() -> DepthNetwork.Config:
+    """Completes the depth of new frames."""
+    return DepthNetwork.Config()
+
+
+def nano_photo_depth() -> DepthNetwork.Config:
+    """Guesses the depth of a photo."""
+    return DepthNetwork.Config()
+
+
 def nano_conditioning() -> ConditioningConfig:
     return ConditioningConfig(
         layout=NANO_LAYOUT,
@@ -122,7 +132,7 @@ def lyra2_14b_denoiser() -> WorldTransformer.Config:
         channels=16,
         text_dim=4096,
         text_length=512,
-        image_dim=5120,
+        image_dim=1280,
         condition_side=8,
         squeeze=256,
     )
@@ -138,8 +148,8 @@ def nano_untrained(placement: Placement) -> Generator:
         text=ByteText(nano_text()).to(placement.device),
         image=image.to(placement.device).eval(),
         depth=NanoDepth(
-            _loaded(DepthNetwork(DepthNetwork.Config()), "depth", placement),
-            _loaded(DepthNetwork(DepthNetwork.Config()), "photo_depth", placement),
+            _loaded(DepthNetwork(nano_depth()), "depth", placement),
+            _loaded(DepthNetwork(nano_photo_depth()), "photo_depth", placement),
         ),
         detail=_loaded(DetailNetwork(nano_detail()), "detail", placement),
         sampler=FewStep(steps=4),

@@ -58,6 +58,16 @@ def test_pictures_of_a_batch_do_not_mix(network):
     torch.testing.assert_close(both[1:], alone, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("size", [(32, 48), (64, 96)])
+def test_attention_works_at_any_size_and_is_learnt(size):
+    network = DepthNetwork(DepthNetwork.Config(attention=2))
+    torch.nn.init.normal_(network.answer.weight, std=0.02)
+    answer = network(torch.rand(1, 3, *size), _cameras(1, *size).intrinsics, torch.zeros(1, *size)).log_depth
+    answer.square().sum().backward()
+    assert answer.shape == (1, *size)
+    assert all(float(p.grad.abs().sum()) > 0 for name, p in network.context.named_parameters() if "bias" not in name)
+
+
 def test_other_shapes_are_refused(network):
     with pytest.raises(ValueError, match="divisible by 16"):
         network(torch.rand(1, 3, 30, 48), _cameras(1, 30, 48).intrinsics, torch.zeros(1, 30, 48))

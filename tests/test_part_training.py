@@ -1,18 +1,22 @@
 """Codec and detail stage learn from data of their own making, at tiny size."""
 
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from photowalk.data.clips import write_clip
 from photowalk.geometry.cameras import Cameras
+from photowalk.models.depth_network import DepthNetwork
 from photowalk.models.detail import DetailNetwork
 from photowalk.models.nano_codec import NanoCodec
 from photowalk.models.squeeze_features import SqueezeFeatures
-from photowalk.scene.images import write_png
+from photowalk.scene.images import to_bytes, write_png
 from photowalk.scene.types import Clip
 from photowalk.train.codec import CodecRecipe, train_codec
+from photowalk.train.depth import DepthRecipe, Shots, draw_sample
 from photowalk.train.detail import DetailRecipe, DetailRules, build_samples, prepare_samples, train_detail
 from photowalk.train.moving_pictures import moving_picture
 from photowalk.train.trainer import TrainingConfig
@@ -102,3 +106,19 @@ def test_training_the_detail_stage_needs_samples(tmp_path):
     network = DetailNetwork(DetailNetwork.Config(widths=(8,)))
     with pytest.raises(ValueError, match="prepare_samples"):
         train_detail(network, SqueezeFeatures(), [], recipe, tmp_path, placement)
+
+
+def test_a_sky_is_put_behind_things_and_depth_stays(tmp_path):
+    video, depth = torch.zeros(1, 3, 64, 96), torch.full((1, 64, 96), 2.0)
+    depth[:, :32] = math.inf
+    cameras = Cameras.from_fov(torch.eye(4)[None], 60, 64, 96)
+    shots = [Shots(to_bytes(video), depth.half(), cameras)]
+    recipe = DepthRecipe(
+        (), Path(), TrainingConfig(1, 1e-3), DepthNetwork.Config(), smallest_crop=1.0, known_share=0.0, sky_share=1.0
+    )
+    bright = [torch.ones(3, 40, 60)]
+    sample = draw_sample(shots, bright, (64, 96), recipe, torch.Generator().manual_seed(0))
+    plain = draw_sample(shots, bright, (64, 96), replace(recipe, sky_share=0.0), torch.Generator().manual_seed(0))
+    assert torch.equal(sample.depth, plain.depth)
+    assert sample.image[:, :30].mean() > 0.5 + plain.image[:, :30].mean()
+    assert sample.image[:, 34:].mean() < 0.2

@@ -1,6 +1,7 @@
 """The training loop on a problem small enough to see through."""
 
 import json
+from dataclasses import replace
 
 import torch
 from safetensors.torch import load_file
@@ -56,3 +57,11 @@ def test_exported_weights_read_back(tmp_path):
     export_weights(module, tmp_path / "deep" / "part.safetensors", {"licence": "Apache-2.0"})
     read = load_file(tmp_path / "deep" / "part.safetensors")
     torch.testing.assert_close(read["weight"].float(), module.weight, atol=1e-3, rtol=1e-3)
+
+
+def test_gentle_parameters_learn_at_a_tenth_of_the_rate(tmp_path):
+    module = fresh()
+    before = {name: value.detach().clone() for name, value in module.named_parameters()}
+    train(module, losses(module), replace(config(1), warmup_steps=1, average=0.0, gentle=("bias",)), tmp_path, CPU)
+    moved = {name: float((value.detach() - before[name]).abs().mean()) for name, value in module.named_parameters()}
+    assert abs(moved["bias"] / moved["weight"] - 0.1) < 0.01  # Adam's first step is as long as the rate

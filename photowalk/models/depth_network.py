@@ -33,6 +33,8 @@ class DepthNetwork(nn.Module):
     class Config:
         widths: tuple[int, ...] = (32, 64, 96, 128, 128)  # at 1/2, 1/4, 1/8, 1/16, 1/32 of the picture's sides
         skips: tuple[int, ...] = (16, 48, 64, 128)  # channels kept of the encoder's four scales
+        attention: int = 0  # layers in which all places at 1/16 see each other: a photo is understood as a whole
+        heads: int = 4
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -45,6 +47,7 @@ class DepthNetwork(nn.Module):
             _block(config.skips[i] + GEOMETRY + config.widths[i + 1], config.widths[i]) for i in range(4)
         )
         self.whole = nn.Linear(config.widths[4], config.widths[4])
+        self.context = nn.Sequential(*(_attention(config.widths[3], config.heads) for _ in range(config.attention)))
         self.answer = nn.Conv2d(config.widths[0], 3, 3, padding=1)
         self.weights = nn.Conv2d(config.widths[0], 4 * 9, 1)
         nn.init.zeros_(self.answer.weight)
@@ -65,6 +68,8 @@ class DepthNetwork(nn.Module):
         for i in (3, 2, 1, 0):
             deep = F.interpolate(deep, size=features[i].shape[2:], mode="nearest")
             deep = self.merges[i](torch.cat([features[i], geometry[i], deep], dim=1))
+            if i == 3:  # where a place lies is in the rays among its geometry
+                deep = self.context(deep.flatten(2).mT).mT.unflatten(2, deep.shape[2:])
         answer = self.answer(deep).float()
         answer = torch.cat([answer[:, :1] + fill, answer[:, 1:]], dim=1)
         log_depth, sky, log_error = _convex_upsample(answer, self.weights(deep).float()).unbind(1)
@@ -74,6 +79,12 @@ class DepthNetwork(nn.Module):
 def _block(channels: int, out: int | None = None) -> nn.Module:
     out = out or channels
     return nn.Sequential(nn.Conv2d(channels, out, 3, padding=1), nn.GroupNorm(8, out), nn.ReLU())
+
+
+def _attention(width: int, heads: int) -> nn.Module:
+    return nn.TransformerEncoderLayer(
+        width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+    )
 
 
 def _skip(channels: int, out: int) -> nn.Module:

@@ -21,11 +21,13 @@ from photowalk.data.clips import find_clips, read_clip
 from photowalk.geometry.cameras import Cameras
 from photowalk.models.depth_network import DepthNetwork, DepthPrediction
 from photowalk.models.weights import load_weights
-from photowalk.scene.images import from_bytes, to_bytes
+from photowalk.scene.images import from_bytes, read_photo, to_bytes
 from photowalk.scene.types import View
 from photowalk.scene.warping import composite
 from photowalk.train.trainer import Losses, TrainingConfig, train
 from photowalk.world.placement import Placement, choose_placement
+
+SKY_SIZE = (256, 448)
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,15 @@ class DepthRecipe:
     folders: tuple[Path, ...]  # of clip folders
     features: Path  # weights of the picture encoder to start from
     training: TrainingConfig
+    network: DepthNetwork.Config
     sizes: tuple[tuple[int, int], ...] = ((128, 224), (128, 224), (192, 336), (256, 448))  # one is drawn per step
     pixels: int = 8 * 128 * 224  # per step, over its batch
     frame_stride: int = 4  # every n-th frame of a clip is used
     smallest_crop: float = 0.45  # of the picture's sides
     known_share: float = 0.6  # of the samples whose depth is known in part
     scale_error: float = 0.3  # deviation of the logarithm of the known depth's scale
+    skies: Path | None = None  # a folder of pictures that show nothing but sky
+    sky_share: float = 0.5  # of the pictures with sky: they are given one from `skies`
 
 
 @dataclass(frozen=True)
@@ -66,14 +71,15 @@ def train_depth(recipe: DepthRecipe, folder: Path, placement: Placement | None =
     shots = [shot for source in recipe.folders for shot in read_shots(source, recipe.frame_stride)]
     if not shots:
         raise ValueError(f"training depth wants clip folders, found none in {', '.join(map(str, recipe.folders))}")
-    network = DepthNetwork(DepthNetwork.Config())
+    network = DepthNetwork(recipe.network)
     load_weights(network.encoder, recipe.features)
+    skies = [read_photo(path, *SKY_SIZE).image for path in sorted(recipe.skies.iterdir())] if recipe.skies else []
     network.to(placement.device)
 
     def loss_of(random: torch.Generator) -> Losses:
         size = recipe.sizes[_integer(len(recipe.sizes), random)]
         count = max(recipe.pixels // (size[0] * size[1]), 1)
-        batch = _stacked([draw_sample(shots, size, recipe, random) for _ in range(count)], placement.device)
+        batch = _stacked([draw_sample(shots, skies, size, recipe, random) for _ in range(count)], placement.device)
         return depth_losses(network(batch.image, batch.intrinsics, batch.known), batch)
 
     train(network, loss_of, recipe.training, folder, placement)
@@ -90,13 +96,20 @@ def read_shots(folder: Path, stride: int) -> list[Shots]:
 
 
 def draw_sample(
-    shots: Sequence[Shots], size: tuple[int, int], recipe: DepthRecipe, random: torch.Generator
+    shots: Sequence[Shots],
+    skies: Sequence[Tensor],
+    size: tuple[int, int],
+    recipe: DepthRecipe,
+    random: torch.Generator,
 ) -> DepthSample:
-    """One disturbed picture of the given size with what is known of its depth, and all of it."""
+    """One disturbed picture of the given size with what is known of its depth, and all of it. skies [3, h, w] in [0, 1]
+    replace the sky of some."""
     shot = shots[_integer(len(shots), random)]
     index = _integer(len(shot.video), random)
     view = View(from_bytes(shot.video[index]), shot.depth[index].float(), shot.cameras[index], index)
     view = _cropped(view, size, recipe.smallest_crop, random)
+    if skies and bool(view.depth.isinf().any()) and _uniform(0, 1, random) < recipe.sky_share:
+        view = replace(view, image=_under_sky(view, skies[_integer(len(skies), random)], random))
     known, depth = torch.zeros_like(view.depth), view.depth
     if _uniform(0, 1, random) < recipe.known_share:
         scale = float(torch.exp(recipe.scale_error * torch.randn((), generator=random)))
@@ -158,6 +171,17 @@ def _cropped(view: View, size: tuple[int, int], smallest: float, random: torch.G
     image = F.interpolate(view.image[part][None], size=size, mode="bilinear", antialias=True)[0]
     depth = F.interpolate(view.depth[part][None, None], size=size, mode="nearest-exact")[0, 0]
     return View(image.clamp(0, 1), depth, camera, view.frame)
+
+
+def _under_sky(view: View, sky: Tensor, random: torch.Generator) -> Tensor:
+    """[3, H, W] the view's picture with a random part of `sky` [3, h, w] where its sky is."""
+    share = _uniform(0.4, 1, random)
+    height, width = round(sky.shape[1] * share), round(sky.shape[2] * share)
+    top, left = _integer(sky.shape[1] - height + 1, random), _integer(sky.shape[2] - width + 1, random)
+    part = sky[None, :, top : top + height, left : left + width]
+    part = F.interpolate(part, size=view.image.shape[1:], mode="bilinear", antialias=True)[0]
+    mask = F.avg_pool2d(view.depth.isinf().float()[None], 3, 1, 1)[0]  # sky shines around edges
+    return torch.lerp(view.image, part if _uniform(0, 1, random) < 0.5 else part.flip(-1), mask)
 
 
 def _known_from_others(shot: Shots, view: View, random: torch.Generator) -> Tensor:

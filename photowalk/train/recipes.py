@@ -14,11 +14,19 @@ from torch import nn
 
 from photowalk.data.clips import find_clips
 from photowalk.diffusion.flow import TrainingSchedule
+from photowalk.models.depth_network import DepthNetwork
 from photowalk.models.detail import DetailNetwork
 from photowalk.models.nano_codec import NanoCodec
 from photowalk.models.squeeze_features import SqueezeFeatures
 from photowalk.models.weights import load_weights
-from photowalk.presets import WEIGHTS, nano_conditioning, nano_detail, nano_untrained
+from photowalk.presets import (
+    WEIGHTS,
+    nano_conditioning,
+    nano_depth,
+    nano_detail,
+    nano_photo_depth,
+    nano_untrained,
+)
 from photowalk.train.codec import CodecRecipe, train_codec
 from photowalk.train.denoiser import DenoiserRecipe, SampleRules, prepare_samples, train_denoiser
 from photowalk.train.depth import DepthRecipe, train_depth
@@ -39,6 +47,7 @@ class Order:
     minutes: float
     work: Path  # samples, checkpoints and the log
     out: Path  # folder for the weights
+    skies: Path | None = None  # pictures of nothing but sky, for the depth networks
 
 
 def train_part(part: str, order: Order) -> list[Path]:
@@ -58,18 +67,19 @@ def _codec(order: Order) -> dict[str, nn.Module]:
 
 def _depth(order: Order) -> dict[str, nn.Module]:
     """The network that completes the depth of new frames."""
-    return {"depth": train_depth(_depth_recipe(order, known_share=1.0), order.work)}
+    return {"depth": train_depth(_depth_recipe(order, nano_depth(), known_share=1.0), order.work)}
 
 
 def _photo_depth(order: Order) -> dict[str, nn.Module]:
     """The network that guesses the depth of a photo."""
-    return {"photo_depth": train_depth(_depth_recipe(order, known_share=0.0), order.work)}
+    return {"photo_depth": train_depth(_depth_recipe(order, nano_photo_depth(), known_share=0.0), order.work)}
 
 
-def _depth_recipe(order: Order, known_share: float) -> DepthRecipe:
-    training = TrainingConfig(order.minutes, learning_rate=8e-4, average=0.99, final_rate=0.1)
-    features = NANO / "features.safetensors"
-    return DepthRecipe(order.data, features, training, sizes=((128, 224),), frame_stride=2, known_share=known_share)
+def _depth_recipe(order: Order, network: DepthNetwork.Config, known_share: float) -> DepthRecipe:
+    training = TrainingConfig(order.minutes, learning_rate=8e-4, average=0.99, final_rate=0.1, gentle=("encoder.",))
+    return DepthRecipe(
+        order.data, NANO / "features.safetensors", training, network, skies=order.skies, known_share=known_share
+    )
 
 
 def _detail(order: Order) -> dict[str, nn.Module]:

@@ -21,6 +21,7 @@ from photowalk.scene.images import write_atomically
 from photowalk.world.placement import Placement
 
 Losses = dict[str, Tensor]  # "loss" is minimised, the others are logged
+GENTLE = 0.1  # of the learning rate
 LossOf = Callable[[torch.Generator], Losses]
 
 
@@ -37,6 +38,7 @@ class TrainingConfig:
     log_every: int = 20  # steps
     checkpoint_every: float = 120  # seconds
     max_steps: int | None = None
+    gentle: tuple[str, ...] = ()  # prefixes of parameters that know much already and learn at a tenth of the rate
 
 
 @dataclass
@@ -53,10 +55,12 @@ def train(module: nn.Module, loss_of: LossOf, config: TrainingConfig, folder: Pa
     loss_of(random) computes the losses of one step with `module`, drawing from `random` only.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(
-        parameters, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=config.weight_decay
-    )
+    named = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    parameters = list(named.values())
+    gentle = [named[name] for name in named if name.startswith(config.gentle)]
+    others = [named[name] for name in named if not name.startswith(config.gentle)]
+    groups = [{"params": others, "pace": 1.0}, {"params": gentle, "pace": GENTLE}]
+    optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=config.weight_decay)
     average = {name: value.detach().clone() for name, value in module.state_dict().items()}
     run = _resume(folder, module, average, optimiser)
     logged: dict[str, list[float]] = {}
@@ -65,7 +69,7 @@ def train(module: nn.Module, loss_of: LossOf, config: TrainingConfig, folder: Pa
         started = time.perf_counter()
         rate = _learning_rate(config, run)
         for group in optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["pace"]
         random = torch.Generator().manual_seed(config.seed * 1_000_003 + run.step)
         torch.manual_seed(config.seed * 1_000_003 + run.step)  # for what networks draw themselves
         with placement.autocast():
