@@ -14,6 +14,7 @@ from torch import nn
 
 from photowalk.diffusion.few_step import FewStep
 from photowalk.memory.policies import GreedyCoverage
+from photowalk.memory.spatial_memory import SpatialMemory
 from photowalk.models.byte_text import ByteText
 from photowalk.models.depth_network import DepthNetwork
 from photowalk.models.detail import DetailNetwork
@@ -135,6 +136,29 @@ def lyra2_14b_denoiser() -> WorldTransformer.Config:
         image_dim=1280,
         condition_side=8,
         squeeze=256,
+    )
+
+
+def lyra2_14b_conditioning() -> ConditioningConfig:
+    """With the conventions that the published weights were trained with."""
+    return ConditioningConfig(
+        layout=PUBLISHED_LAYOUT,
+        preview=PreviewConfig(warp_from="latest", fill_holes=False, pixel_centre=0.0, invalid_at_origin=True),
+        condition_side=8,
+        mask_known=False,
+        inverse_depth=False,
+    )
+
+
+def lyra2_14b_generation(guidance: float = 5.0) -> GenerationConfig:
+    return GenerationConfig(
+        conditioning=lyra2_14b_conditioning(),
+        recall=GreedyCoverage(tolerance=0.1, relative_tolerance=0.0),
+        recall_targets=1,
+        depth_stride=8,
+        guidance=guidance,
+        negative_prompt="",
+        memory=SpatialMemory(pixel_centre=0.0, invalid_at_origin=True),
     )
 
 

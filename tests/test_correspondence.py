@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from photowalk.geometry.cameras import Cameras
-from photowalk.memory.correspondence import canonical_map, correspondence_features, slot_features
+from photowalk.memory.correspondence import canonical_map, correspondence_features
+from photowalk.models.conditioning import memory_correspondence
 from photowalk.scene.types import View
 from photowalk.scene.warping import warp
 
@@ -90,7 +91,7 @@ def test_a_coarse_condition_samples_the_same_surface():
 
 
 def test_slots_carry_their_own_map_in_every_group():
-    own = slot_features(SLOTS, LATENT, SIDE)
+    own = memory_correspondence(SLOTS, SIDE, *LATENT, device=torch.device("cpu"))[0]
     assert own.shape == (SLOTS * 4 * SIDE * SIDE, SLOTS, *LATENT)
     pictures = torch.nn.functional.pixel_shuffle(own.transpose(0, 1), SIDE).unflatten(1, (SLOTS, 4))
     for slot in range(SLOTS):

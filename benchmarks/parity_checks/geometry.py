@@ -12,9 +12,10 @@ from torch import Tensor
 
 from photowalk.geometry.cameras import Cameras
 from photowalk.kernels.splatting import pixel_maps, reliable_depth
-from photowalk.memory.correspondence import correspondence_features, slot_features
+from photowalk.memory.correspondence import correspondence_features
 from photowalk.memory.policies import GreedyCoverage, MostOwned, RandomOwnership
 from photowalk.memory.spatial_memory import SpatialMemory
+from photowalk.models.conditioning import memory_correspondence
 from photowalk.models.history_layout import HistoryLayout
 from photowalk.scene.types import View
 from photowalk.scene.warping import ray_features, warp
@@ -157,7 +158,7 @@ def _correspondence(golden: dict, recalled: Sequence[View], targets: Cameras, st
         group=stated["warp_chunk_size"],
         invalid_at_origin=True,
     )
-    own = slot_features(slots, latent_size, SIDE)
+    own = memory_correspondence(slots, SIDE, *latent_size, device=torch.device("cpu"))[0]
     first_new = HistoryLayout.parse(PUBLISHED_LAYOUT).history_frames
     strided = golden["buffer_every_16th_channel"][0]
     yield "correspondence", _error(new[::16], strided[:, first_new:]), CHUNK_WARP_TOLERANCE

@@ -2,7 +2,7 @@
 
 Every recalled view carries a canonical map, its pixel coordinates and its slot; the map is warped by the view's depth
 into the new cameras, with the depth at which it lands. Only the frames that a latent frame stands for are built. The
-module knows nothing of networks; memory slots have constant features that hang on the resolution alone.
+module knows nothing of networks; what memory slots say of themselves is `models.conditioning.memory_correspondence`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from photowalk.geometry.cameras import PIXEL_CENTRE, Cameras
@@ -29,20 +28,6 @@ def canonical_map(slot: int, slots: int, size: tuple[int, int], device: torch.de
     y, x = torch.meshgrid(*(torch.linspace(-1, 1, n, device=device) for n in size), indexing="ij")
     slot_value = torch.linspace(-1, 1, slots, device=device)[slot]
     return torch.stack([x, y, slot_value.expand(size)])
-
-
-def slot_features(slots: int, latent_size: tuple[int, int], side: int) -> Tensor:
-    """[slots * 4 * side^2, slots, h, w]: the features of the memory slots themselves, constants of the resolution.
-
-    Every slot carries its own canonical map in every group of channels; the depth is -1 in the first group, else +1.
-    """
-    size = (latent_size[0] * side, latent_size[1] * side)
-    maps = torch.stack([canonical_map(slot, slots, size) for slot in range(slots)])  # [slots, 3, H, W]
-    groups = []
-    for group in range(slots):
-        depth = torch.full((slots, 1, *size), -1.0 if group == 0 else 1.0)
-        groups.append(torch.cat([maps, depth], dim=1))
-    return F.pixel_unshuffle(torch.cat(groups, dim=1), side).transpose(0, 1).contiguous()
 
 
 def correspondence_features(

@@ -18,6 +18,7 @@ from photowalk.diffusion.noise import numpy_noise
 from photowalk.diffusion.sampler import Sampler
 from photowalk.geometry.cameras import Cameras
 from photowalk.memory.policies import Policy
+from photowalk.memory.spatial_memory import SpatialMemory
 from photowalk.models.conditioning import Conditioning
 from photowalk.models.protocols import DetailStage, ImageEncoder, TextEncoder, VideoCodec
 from photowalk.models.world_transformer import WorldTransformer
@@ -39,6 +40,8 @@ class GenerationConfig:
     depth_stride: int  # every n-th new frame gets depth and is remembered, the last one always; published: 8
     guidance: float  # 1 runs one branch
     negative_prompt: str
+    memory: SpatialMemory = SpatialMemory()  # the empty one, with the convention by which depth becomes points
+    rounded: bool = True  # published: False, frames stay as decoded, unclamped; a world on disk wants True
 
 
 @dataclass(frozen=True)
@@ -60,22 +63,26 @@ class Generator:
         *,
         focal_px: float | None = None,
         depth: Tensor | None = None,  # [H, W] along +Z, 0 = unknown, inf = sky; estimated when not given
+        camera: Cameras | None = None,  # []; the world's origin when not given, with the focal length
         prompt: str = "",
         seed: int = 0,
     ) -> WorldState:
         """The world of one frame: the photo, its depth, and codec streams that have seen it long enough."""
-        photo = quantise(photo)
+        photo = self._kept(photo)
         with self.placement.autocast():
+            focal_px = focal_px if camera is None else float(camera.intrinsics[0, 0])
             if depth is None or focal_px is None:
                 estimate = self.depth.estimate_photo(photo, focal_px)
                 depth = estimate.depth if depth is None else depth
                 focal_px = estimate.focal_px if focal_px is None else focal_px
+            camera = _photo_camera(photo, focal_px) if camera is None else camera
             frames = priming_frames(self.config.conditioning.layout, self.codec.temporal_factor)
             still = (photo * 2 - 1)[None, :, None].expand(-1, -1, frames, -1, -1)
             latents, encoder = self.codec.encode(still, {})
             _, decoder = self.codec.decode(latents, {})
-        clip = Clip(photo[None], _photo_camera(photo, focal_px), _as_stored(depth)[None], prompt)
-        return WorldState.from_chunks([Chunk(clip, latents[0].float(), prompt, seed, encoder=encoder, decoder=decoder)])
+        clip = Clip(photo[None], camera[None], self._kept_depth(depth)[None], prompt)
+        chunk = Chunk(clip, latents[0].float(), prompt, seed, encoder=encoder, decoder=decoder)
+        return WorldState.from_chunks([chunk], self.config.memory)
 
     @torch.inference_mode()
     def extend(
@@ -92,12 +99,12 @@ class Generator:
             conditioning, preview = self.condition(state, cameras, prompt, on_step)
             sampled = self._sample(conditioning, seed, on_step)
             decoded, decoder = self.codec.decode(sampled, state.decoder)
-            video = quantise(self._restore(decoded[0].transpose(0, 1), preview, on_step))
+            video = self._kept(self._restore(decoded[0].transpose(0, 1), preview, on_step))
             latents, encoder = self.codec.encode((video * 2 - 1).transpose(0, 1)[None], state.encoder)
             on_step(Progress("depth", 0, 1))
             depth = self._estimate_depth(video, cameras, preview)
         on_step(Progress("depth", 1, 1, preview=video[-1]))
-        clip = Clip(video, cameras, _as_stored(depth), prompt)
+        clip = Clip(video, cameras, self._kept_depth(depth), prompt)
         return state.append(Chunk(clip, latents[0].float(), prompt, seed, encoder=encoder, decoder=decoder))
 
     def condition(
@@ -108,7 +115,7 @@ class Generator:
         config = self.config.conditioning
         recalled: tuple[View, ...] = ()
         if self.config.recall is not None:
-            looks = torch.linspace(0, len(cameras), self.config.recall_targets + 1)[1:].long() - 1
+            looks = torch.linspace(0, len(cameras) - 1, self.config.recall_targets + 1)[1:].long()
             recalled = state.memory.recall(cameras[looks], config.layout.space_frames, self.config.recall)
         on_step(Progress("warp", 0, 1))
         return build_conditioning(
@@ -140,12 +147,19 @@ class Generator:
     def _restore(self, decoded: Tensor, preview: Preview, on_step: OnStep) -> Tensor:
         """[F, 3, H, W] decoded frames in [-1, 1] -> pictures in [0, 1], sharpened by what geometry remembers."""
         if self.detail is None:
-            return decoded / 2 + 0.5
+            return decoded.float() / 2 + 0.5
         pictures = []
         for i, (frame, warped, known) in enumerate(zip(decoded, preview.video, preview.known)):
             on_step(Progress("detail", i, len(decoded), preview=(pictures[-1] if pictures else frame) / 2 + 0.5))
             pictures.append(self.detail.restore(frame[None], warped[None] * 2 - 1, known[None, None])[0])
         return torch.stack(pictures).float() / 2 + 0.5
+
+    def _kept(self, pictures: Tensor) -> Tensor:
+        """As the world folder keeps frames, so that a reopened world continues with the same numbers."""
+        return quantise(pictures) if self.config.rounded else pictures
+
+    def _kept_depth(self, depth: Tensor) -> Tensor:
+        return depth.half().float() if self.config.rounded else depth
 
     def _estimate_depth(self, video: Tensor, cameras: Cameras, preview: Preview) -> Tensor:
         """[F, H, W], zero for the frames between the strides; completes what memory already knows of each frame."""
@@ -157,12 +171,7 @@ class Generator:
 
 
 def _photo_camera(photo: Tensor, focal_px: float) -> Cameras:
-    """The walk's origin: the photo's camera, [1]."""
+    """The walk's origin: the photo's camera, []."""
     height, width = photo.shape[-2:]
     intrinsics = torch.tensor([[focal_px, 0, width / 2], [0, focal_px, height / 2], [0, 0, 1]])
-    return Cameras(torch.eye(4)[None], intrinsics[None], height, width)
-
-
-def _as_stored(depth: Tensor) -> Tensor:
-    """Rounded as the world folder keeps it, so that a reopened world continues with the same numbers."""
-    return depth.half().float()
+    return Cameras(torch.eye(4), intrinsics, height, width)

@@ -26,6 +26,7 @@ class PreviewConfig:
     pixel_centre: float  # published: 0.0, warps at integer pixels although rays go through pixel centres
     reliable_ratio: float = 0.05  # published; depth that varies more than this around a pixel is not warped
     warp_group: int = 16  # published; frames that share one softness of occlusion
+    invalid_at_origin: bool = False  # published: True, pixels without depth count as points at the world's origin
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def _published(latest: View, targets: Cameras, config: PreviewConfig) -> Preview
         mode="soft",
         pixel_centre=config.pixel_centre,
         group=config.warp_group,
-        invalid_at_origin=True,
+        invalid_at_origin=config.invalid_at_origin,
     )
     known = warped.known[:, None].float()
     video = fill_smoothly(warped.values, known) if config.fill_holes else warped.values

@@ -168,6 +168,14 @@ class World:
             self._store.write_walk()
         return self
 
+    def abandon(self) -> World:
+        """Drop what is left of a walk that was interrupted; its finished chunks stay."""
+        with self._store.locked():
+            if self._store.manifest.job is not None:
+                self._store.drop_job()
+                self._store.write_walk()
+        return self
+
     def branch(self, folder: str | Path, at: int | None = None) -> World:
         """A new world that shares this one's chunks up to number `at` (0 is the photo; by default all)."""
         last = len(self._store.manifest.chunks) - 1
@@ -194,7 +202,7 @@ class World:
         """All frames, cameras, depths and the memory of them."""
         chunks = self._store.manifest.chunks
         if self._state is None or self._state[0] != chunks:
-            self._state = (chunks, self._store.load(self.generator.placement.device))
+            self._state = (chunks, self._store.load(self.generator.placement.device, self.generator.config.memory))
         return self._state[1]
 
     @property

@@ -49,13 +49,14 @@ class WorldState:
     latest: View  # the last frame
 
     @classmethod
-    def from_chunks(cls, chunks: Iterable[Chunk]) -> WorldState:
+    def from_chunks(cls, chunks: Iterable[Chunk], memory: SpatialMemory = SpatialMemory()) -> WorldState:
+        """`memory` is the empty one to fill: it says by which convention depth becomes points."""
         photo, *later = chunks
         if len(photo.clip) != 1:
             raise ValueError(f"a world's first chunk wants the photo alone, got {len(photo.clip)} frames")
         photo = _dense(photo)
         first = _view(photo, 0, 0)
-        state = cls((photo,), SpatialMemory().remember(_views(photo, 0)), first, first)
+        state = cls((photo,), memory.remember(_views(photo, 0)), first, first)
         for chunk in later:
             state = state.append(chunk)
         return state

@@ -25,6 +25,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from photowalk.geometry.cameras import Cameras
+from photowalk.memory.spatial_memory import SpatialMemory
 from photowalk.models.protocols import StreamState
 from photowalk.scene.images import from_bytes, to_bytes, write_png
 from photowalk.scene.types import Clip
@@ -41,6 +42,10 @@ _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 class WorldError(ValueError):
     """A world that cannot be made, read or changed: the text says which, why, and what to do."""
+
+
+class WorldBusyError(WorldError):
+    """Another process is changing the world."""
 
 
 @dataclass(frozen=True)
@@ -111,9 +116,11 @@ class WorldStore:
 
     # ---- reading
 
-    def load(self, device: torch.device | str = "cpu") -> WorldState:
-        """The whole world. Raises WorldError that names a missing or damaged chunk and what can be done."""
-        return WorldState.from_chunks(self.chunk(index, device) for index in range(len(self.manifest.chunks)))
+    def load(self, device: torch.device | str = "cpu", memory: SpatialMemory = SpatialMemory()) -> WorldState:
+        """The whole world, remembered in `memory`, an empty one. Raises WorldError that names a missing or damaged
+        chunk and what can be done."""
+        chunks = (self.chunk(index, device) for index in range(len(self.manifest.chunks)))
+        return WorldState.from_chunks(chunks, memory)
 
     def chunk(self, index: int, device: torch.device | str = "cpu") -> Chunk:
         entry = self.manifest.chunks[index]
@@ -175,10 +182,14 @@ class WorldStore:
 
     def begin(self, job: Job, cameras: Cameras) -> None:
         """Note a walk along `cameras` [F], whole chunks, before it is made; it replaces one that was interrupted."""
-        if self.manifest.job is not None:
-            self._replace_manifest(job=None)
+        self.drop_job()
         _write_into_place(self.folder / _JOB_CAMERAS, _packed(_camera_tensors(cameras)))
         self._replace_manifest(job=job)
+
+    def drop_job(self) -> None:
+        if self.manifest.job is not None:
+            self._replace_manifest(job=None)
+            (self.folder / _JOB_CAMERAS).unlink(missing_ok=True)
 
     def append(self, chunk: Chunk) -> None:
         """Add the next chunk; the job ends with its last one."""
@@ -490,7 +501,7 @@ def _lock(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(handle, 32, 0).decode(errors="replace").strip() or "unknown"
-            raise WorldError(
+            raise WorldBusyError(
                 f"{folder} is being changed by another process (pid {holder}); wait until it is done, then try again"
             ) from None
         with suppress(OSError):  # who holds it is good to know, not needed

@@ -1,0 +1,212 @@
+"""Codec, conditioning and whole chunks of a walk against the published system with small random weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor
+
+from parity_checks.network import tiny_network
+from photowalk.diffusion.few_step import FewStep
+from photowalk.diffusion.sampler import OnStep, Renoise, Sampler, Velocity
+from photowalk.diffusion.unipc import UniPC
+from photowalk.geometry.cameras import Cameras
+from photowalk.models.conditioning import Conditioning
+from photowalk.models.wan_codec import WanCodec
+from photowalk.perception.depth import DepthEstimate
+from photowalk.presets import lyra2_14b_generation
+from photowalk.world.conditioning import build_conditioning
+from photowalk.world.generator import Generator
+from photowalk.world.placement import Placement
+
+Comparison = tuple[str, float, float]
+
+CODEC_TOLERANCE = 2e-5  # convolutions round differently
+LATENT_TOLERANCE = 1e-5
+WALK_TOLERANCE = 1e-4
+
+
+def check_codec(folder: Path) -> Iterable[Comparison]:
+    golden, codec = load_file(folder / "vae_tiny.safetensors"), tiny_codec(folder)
+    with torch.inference_mode():
+        latents, whole = codec.encode(golden["x"], {})
+        yield "z", _error(latents, golden["z"]), CODEC_TOLERANCE
+        first, state = codec.encode(golden["x"][:, :, :1], {})
+        yield "z1", _error(first, golden["z1"]), CODEC_TOLERANCE
+        rest, state = codec.encode(golden["x"][:, :, 1:], state)
+        yield "encoded in pieces", _error(torch.cat([first, rest], dim=2), latents), 0.0
+        yield "state of pieces", float(any(not torch.equal(state[name], whole[name]) for name in whole)), 0.0
+        video, _ = codec.decode(golden["z"], {})
+        yield "y", _error(video, golden["y"]), CODEC_TOLERANCE
+        first, state = codec.decode(golden["z"][:, :, :2], {})
+        rest, _ = codec.decode(golden["z"][:, :, 2:], state)
+        yield "decoded in pieces", _error(torch.cat([first, rest], dim=2), video), 0.0
+
+
+def tiny_codec(folder: Path) -> WanCodec:
+    from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
+
+    golden, stated = load_file(folder / "vae_tiny.safetensors"), _json(folder / "vae_tiny.json")["config"]
+    codec = WanCodec.from_config(
+        base_dim=stated["dim"],
+        z_dim=stated["z_dim"],
+        dim_mult=stated["dim_mult"],
+        num_res_blocks=stated["num_res_blocks"],
+        attn_scales=stated["attn_scales"],
+        temperal_downsample=stated["temperal_downsample"],
+    )
+    weights = {name.removeprefix("w."): value for name, value in golden.items() if name.startswith("w.")}
+    codec.network.load_state_dict(convert_wan_vae_to_diffusers(weights))
+    return codec.eval()
+
+
+def check_walk(folder: Path, name: str) -> Iterable[Comparison]:
+    """A photo and its chunks through the generator as the preset assembles it, on tiny networks."""
+    golden, stated = load_file(folder / f"{name}.safetensors"), _json(folder / f"{name}.json")
+    cameras = Cameras(golden["w2c"][0], golden["K"][0], *stated["resolution"])
+    generator, recorder = _tiny_generator(folder, golden, stated)
+    frames = generator.config.conditioning.layout.new_frames * generator.codec.temporal_factor
+    videos, warps = [golden["rgb0"][0, :, 0][None]], [golden["rgb0"][0, :, 0][None]]
+    with torch.inference_mode():
+        state = generator.start(_unit(golden["rgb0"][0, :, 0]), depth=golden["depth0"][0, 0, 0], camera=cameras[0])
+        for chunk in range(stated["chunks"]):
+            targets = cameras[1 + frames * chunk : 1 + frames * (chunk + 1)]
+            found = state.memory.recall(targets[-1:], stated["retrieval"]["slots"], generator.config.recall)
+            yield f"recall {chunk}", _differences(found, stated["retrieval"]["calls"][chunk]["chosen"]), 0.0
+            conditioning, preview = generator.condition(state, targets, "text", lambda progress: None)
+            yield from _conditioning(golden, conditioning, chunk)
+            state = generator.extend(state, targets, "text", seed=stated["seed"] + chunk)
+            yield f"gen{chunk}", _error(recorder.sampled[-1], golden[f"gen{chunk}"]), WALK_TOLERANCE
+            videos.append(2 * state.chunks[-1].clip.video[7::8] - 1)
+            warps.append(2 * preview.video[7::8] - 1)
+    yield "timesteps", _timestep_error(recorder, stated), 1e-6
+    yield "remembered", float(list(state.memory.frames[: -_NEW]) != stated["cache_frame_ids_at_the_end"]), 0.0
+    yield "history_latents", _error(state.latents[None], golden["history_latents"]), WALK_TOLERANCE
+    yield "video", _error(torch.cat(videos).transpose(0, 1)[None], golden["video_every_8th"]), WALK_TOLERANCE
+    yield "warps", _error(torch.cat(warps).transpose(0, 1)[None], golden["warp_video"]), WALK_TOLERANCE
+
+
+_NEW = 10  # frames that we remember of the last chunk too; the reference stops before that
+
+
+def _conditioning(golden: dict[str, Tensor], ours: Conditioning, chunk: int) -> Iterator[Comparison]:
+    old = ours.history.shape[2]
+    yield f"history {chunk}", _error(ours.history, golden[f"lat{chunk}"][:, :, :old]), WALK_TOLERANCE
+    packed = torch.cat([ours.history, ours.warp], dim=2)
+    yield f"condition {chunk}", _error(packed, golden[f"cond{chunk}"]), WALK_TOLERANCE
+    if chunk == 1:
+        yield "rays", _error(ours.rays[:, ::16], golden["cam1_every_16th_channel"]), WALK_TOLERANCE
+        every = ours.correspondence[:, ::4, ::4]
+        yield "correspondence", _error(every, golden["buf1_every_4th_channel"]), WALK_TOLERANCE
+
+
+def _tiny_generator(folder: Path, golden: dict[str, Tensor], stated: dict) -> tuple[Generator, _Recorder]:
+    guidance = stated["guidance"] or 1.0
+    sampler = UniPC(stated["steps"], stated["shift"]) if "UniPC" in stated["sampler"] else FewStep(stated["steps"])
+    draws = [golden[f"renoise{i}"] for i in range(stated["chunks"])] if "renoise0" in golden else []
+    recorder = _Recorder(sampler, draws)
+    config = replace(lyra2_14b_generation(guidance), rounded=False, negative_prompt="neg")
+    generator = Generator(
+        denoiser=tiny_network(folder).eval(),
+        codec=tiny_codec(folder),
+        text=_Texts({"text": golden["text"], "neg": golden["neg"]}),
+        image=_Cells(golden["clip_W"], golden["clip_P"]),
+        depth=_Depths(golden["da3_depth"]),
+        detail=None,
+        sampler=recorder,
+        placement=Placement(torch.device("cpu"), torch.float32, "as the goldens"),
+        config=config,
+    )
+    return generator, recorder
+
+
+class _Recorder:
+    """A sampler that adds the noise of the golden and keeps what it sampled and which timesteps it asked for."""
+
+    def __init__(self, sampler: Sampler, draws: Sequence[Tensor]) -> None:
+        self.sampler, self.draws = sampler, list(draws)
+        self.sampled: list[Tensor] = []
+        self.timesteps: list[float] = []
+
+    def sample(
+        self, velocity: Velocity, noise: Tensor, *, on_step: OnStep | None = None, renoise: Renoise | None = None
+    ) -> Tensor:
+        def asked(noisy: Tensor, timestep: Tensor) -> Tensor:
+            self.timesteps.append(float(timestep[0]))
+            return velocity(noisy, timestep)
+
+        if self.draws:
+            drawn = self.draws[len(self.sampled)]  # [steps - 1, T, C, h, w]
+            renoise = lambda done, sample: drawn[done - 1].transpose(0, 1)[None]  # noqa: E731
+        self.sampled.append(self.sampler.sample(asked, noise, on_step=on_step, renoise=renoise))
+        return self.sampled[-1]
+
+
+@dataclass(frozen=True)
+class _Texts:
+    known: dict[str, Tensor]
+
+    def encode(self, prompts: list[str]) -> Tensor:
+        return torch.cat([self.known[prompt] for prompt in prompts])
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """The goldens' stand-in for a picture encoder: 8x8 cells, times a matrix, plus a constant."""
+
+    matrix: Tensor  # [192, D]
+    constant: Tensor  # [L, D]
+
+    def encode(self, images: Tensor) -> Tensor:
+        cells = F.adaptive_avg_pool2d(2 * images - 1, 8).flatten(1)
+        return (cells @ self.matrix)[:, None] + self.constant
+
+
+@dataclass(frozen=True)
+class _Depths:
+    stored: Tensor  # [F, H, W] of the first chunk; later chunks are not asked for
+
+    def estimate_photo(self, photo: Tensor, focal_px: float | None = None) -> DepthEstimate:
+        raise ValueError("the goldens give the photo's depth")
+
+    def estimate_frames(self, video: Tensor, cameras: Cameras, known: Tensor) -> Tensor:
+        return self.stored
+
+
+def _timestep_error(recorder: _Recorder, stated: dict) -> float:
+    wanted = [values[0] for values in stated["timesteps_seen_by_the_network"]]
+    wanted = wanted[:: len(wanted) // (stated["steps"])] if stated["guidance"] else wanted
+    return max(abs(a - b) for a, b in zip(recorder.timesteps, wanted * stated["chunks"]))
+
+
+def _unit(image: Tensor) -> Tensor:
+    return image / 2 + 0.5
+
+
+def _error(ours: Tensor, wanted: Tensor) -> float:
+    if ours.shape != wanted.shape:
+        raise ValueError(f"wanted shape {tuple(wanted.shape)}, got {tuple(ours.shape)}")
+    return float((ours.double() - wanted.double()).abs().max())
+
+
+def _differences(found: Sequence, expected: Sequence[int]) -> float:
+    frames = [view.frame for view in found]
+    return float(sum(a != b for a, b in zip(frames, expected)) + abs(len(frames) - len(expected)))
+
+
+def _json(file: Path) -> dict:
+    return json.loads(file.read_text())
+
+
+CHECKS: dict[str, Callable[[Path], Iterable[Comparison]]] = {
+    "vae_tiny": check_codec,
+    "ar_unipc4": partial(check_walk, name="ar_unipc4"),
+    "ar_dmd": partial(check_walk, name="ar_dmd"),
+}
