@@ -69,6 +69,14 @@ def shorten(
     return shortened, f"the path {done} because it would have run into something {ahead:.1f} {unit} ahead"
 
 
+def blocked(path: Cameras, views: list[View], clearance: float | None = None) -> torch.Tensor:
+    """Which cameras of path [F] are too close to what `views` know: bool [F], as `shorten` judges them."""
+    surfaces = _surfaces(views)
+    if surfaces is None:
+        return torch.zeros(len(path), dtype=torch.bool)
+    return _blocked(path.centres.double().cpu(), surfaces, clearance or _default_clearance(views))
+
+
 def _surfaces(views: list[View]) -> _Surfaces | None:
     views = [view for view in views if bool((view.depth > 0).any())]
     if not views:

@@ -1,0 +1,1 @@
+"""The studio: worlds of several people, in the browser and over HTTP, around one queue and one generating process."""

@@ -1,0 +1,337 @@
+"""One queue for everybody around the one process that generates: fair turns, progress, cancelling, no loss.
+
+Turns. Of the users who wait, the one whose last turn is longest ago is next; a walk of several chunks gives up its
+place after each chunk if somebody else waits. Jobs of one user keep their order.
+
+Restart. Every job is a file that changes before what it says is done. After a restart waiting jobs wait again, and one
+that was running is offered again as `interrupted`: `resume` continues it behind its finished chunks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from photowalk.scene.images import write_atomically
+from photowalk.studio import schemas
+from photowalk.studio.errors import ConflictError, NotFoundError, TooManyError
+from photowalk.studio.library import Library, new_identifier
+from photowalk.studio.worker import End, LoadPreset, Step, Task, work
+from photowalk.world.session import World
+from photowalk.world.store import WorldError, WorldStore
+
+MAX_WAITING = 50  # jobs of one user
+MAX_KEPT = 200  # finished jobs of one user that are remembered
+PATIENCE_SECONDS = 10.0  # that a cancelled step may take before the process is ended
+
+Watcher = Callable[[str], None]  # told the user whose jobs have changed
+
+
+@dataclass
+class _Live:
+    """What is not worth keeping over a restart."""
+
+    progress: schemas.Progress = field(default_factory=schemas.Progress)
+    preview: bytes | None = None
+    cancelled_at: float | None = None
+    asked_to_yield: bool = False
+
+
+class JobQueue:
+    def __init__(self, library: Library, load_preset: LoadPreset, preset: str, *, threads: int | None = None) -> None:
+        self.library, self.preset = library, preset
+        self._load_preset, self._threads = load_preset, threads
+        self._jobs: dict[str, schemas.Job] = {}
+        self._live: dict[str, _Live] = {}
+        self._last_turn: dict[str, float] = {}
+        self._running: str | None = None
+        self._changed = threading.Condition(threading.RLock())
+        self._watchers: list[Watcher] = []
+        self._closed = False
+        self._process: multiprocessing.process.BaseProcess | None = None
+        self._connection: Connection | None = None
+        self._thread = threading.Thread(target=self._serve, name="job queue", daemon=True)
+        self._read()
+
+    # ---- for those who ask
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the process; what runs is offered again at the next start."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._end_process()
+        if self._thread.is_alive():
+            self._thread.join(timeout=10)
+
+    def submit(self, user: str, world: str, order: schemas.Order) -> schemas.Job:
+        self.library.place(user, world)
+        with self._changed:
+            self._check_room(user)
+            job = schemas.Job(
+                id=new_identifier(), user=user, world=world, order=order, state="waiting", created=time.time()
+            )
+            self._put(job)
+            return self.job(user, job.id)
+
+    def jobs(self, user: str, world: str | None = None) -> list[schemas.Job]:
+        """Newest first."""
+        with self._changed:
+            found = [job for job in self._jobs.values() if job.user == user and world in (None, job.world)]
+            return [self._shown(job) for job in sorted(found, key=lambda job: -job.created)]
+
+    def job(self, user: str, name: str) -> schemas.Job:
+        with self._changed:
+            job = self._jobs.get(name)
+            if job is None or job.user != user:
+                raise NotFoundError(f"there is no job {name[:40]!r} of yours; list them at /api/jobs")
+            return self._shown(job)
+
+    def preview(self, user: str, name: str) -> bytes:
+        """The newest picture of a job, JPEG."""
+        self.job(user, name)
+        preview = self._live[name].preview if name in self._live else None
+        if preview is None:
+            raise NotFoundError("this job has no picture to show yet; ask again when its progress counts one")
+        return preview
+
+    def cancel(self, user: str, name: str) -> schemas.Job:
+        """Finished chunks stay. A job that has ended already stays as it is."""
+        with self._changed:
+            job = self.job(user, name)
+            if job.state == "running":
+                live = self._live[name]
+                live.cancelled_at = live.cancelled_at or time.monotonic()
+                self._tell((name, "cancel"))
+            elif job.state in ("waiting", "interrupted"):
+                self._put(job.model_copy(update={"state": "cancelled"}))
+            return self.job(user, name)
+
+    def resume(self, user: str, name: str) -> schemas.Job:
+        """Let a job that was interrupted, failed or cancelled wait for a turn again, behind its finished chunks."""
+        with self._changed:
+            job = self.job(user, name)
+            if job.state not in ("interrupted", "failed", "cancelled"):
+                raise ConflictError(f"this job is {job.state}; only one that was stopped can be resumed")
+            if job.state != "interrupted" and job.base is not None and not self._is_left(job):
+                raise ConflictError("the world has changed since this walk was stopped; plan a new one")
+            self._check_room(user)
+            self._put(job.model_copy(update={"state": "waiting", "message": ""}))
+            return self.job(user, name)
+
+    def busy(self, world: str) -> bool:
+        """Whether a job of this world waits or runs."""
+        with self._changed:
+            return any(job.world == world and job.state in ("waiting", "running") for job in self._jobs.values())
+
+    def forget(self, world: str) -> None:
+        """Drop the ended jobs of a world that is deleted."""
+        with self._changed:
+            for job in [job for job in self._jobs.values() if job.world == world]:
+                self._drop(job)
+
+    def watch(self, watcher: Watcher) -> Callable[[], None]:
+        """Call `watcher` with the user after every change, from any thread; what it returns ends that."""
+        self._watchers.append(watcher)
+        return lambda: self._watchers.remove(watcher)
+
+    # ---- turns
+
+    def _serve(self) -> None:
+        while True:
+            with self._changed:
+                job = self._next()
+                while job is None and not self._closed:
+                    self._changed.wait()
+                    job = self._next()
+                if job is None or self._closed:
+                    return
+                try:
+                    task = self._begin(job)
+                except (WorldError, NotFoundError, OSError) as error:
+                    self._put(job.model_copy(update={"state": "failed", "message": str(error)}))
+                    continue
+                self._last_turn[job.user] = time.monotonic()
+                self._running = job.id
+                self._put(self._jobs[job.id].model_copy(update={"state": "running"}))
+            end = self._attend(task)
+            with self._changed:
+                self._running = None
+                if not self._closed:
+                    self._finish(end)
+
+    def _next(self) -> schemas.Job | None:
+        waiting = sorted((job for job in self._jobs.values() if job.state == "waiting"), key=lambda job: job.created)
+        return min(waiting, key=lambda job: self._last_turn.get(job.user, 0.0), default=None)
+
+    def _begin(self, job: schemas.Job) -> Task:
+        """What the process is told. How long the world was before the walk is noted first, so that a restart knows
+        whether the walk was begun and how much of it is there."""
+        folder = self.library.folder(job.user, job.world)
+        if isinstance(job.order, schemas.Extend) and job.base is None:
+            world = World.open(folder)
+            unfinished = world.manifest.job
+            if job.order.path is None and job.order.cameras is None:
+                if unfinished is None:
+                    raise WorldError("this world has no interrupted walk to continue; plan a new one")
+                base = unfinished.first_chunk
+            else:
+                world.abandon()
+                base = len(world.manifest.chunks)
+            job = job.model_copy(update={"base": base})
+            self._put(job)
+        return Task(
+            job.id,
+            job.order,
+            folder,
+            uploads=self.library.root / "uploads",
+            exports=self.library.place(job.user, job.world) / "exports",
+            preset=self.preset,
+            base=job.base or 0,
+        )
+
+    def _attend(self, task: Task) -> End:
+        """Send the task and listen until it ends, however it ends."""
+        try:
+            connection = self._connected()
+            with self._changed:
+                connection.send(task)
+            while True:
+                if connection.poll(0.2):
+                    message = connection.recv()
+                    if isinstance(message, End):
+                        return message
+                    self._note(message)
+                self._supervise(task.job)
+        except (EOFError, OSError):
+            cancelled = self._live.get(task.job, _Live()).cancelled_at is not None
+            self._end_process()
+            return End(
+                task.job,
+                "cancelled" if cancelled else "failed",
+                ""
+                if cancelled
+                else "the process that generates has ended, perhaps for lack of memory; finished chunks "
+                "are kept, resume to go on",
+            )
+
+    def _supervise(self, name: str) -> None:
+        """End a process that does not obey; ask it to give up its turn when another user waits."""
+        with self._changed:
+            cancelled_at = self._live[name].cancelled_at
+            if cancelled_at is not None and time.monotonic() - cancelled_at > PATIENCE_SECONDS:
+                self._end_process()
+            job = self._jobs[name]
+            others = any(other.state == "waiting" and other.user != job.user for other in self._jobs.values())
+            if others and isinstance(job.order, schemas.Extend) and not self._live[name].asked_to_yield:
+                self._live[name].asked_to_yield = True
+                self._tell((name, "yield"))
+
+    def _note(self, step: Step) -> None:
+        with self._changed:
+            live, progress = self._live[step.job], step.progress
+            if step.preview is not None:
+                live.preview = step.preview
+            live.progress = schemas.Progress(
+                stage=progress.stage,
+                done=progress.done,
+                total=progress.total,
+                chunk=progress.chunk,
+                chunks=progress.chunks,
+                previews=live.progress.previews + (step.preview is not None),
+            )
+            user = self._jobs[step.job].user
+        self._announce(user)
+
+    def _finish(self, end: End) -> None:
+        job = self._jobs[end.job]
+        state = {"yielded": "waiting"}.get(end.outcome, end.outcome)
+        self._live[end.job].cancelled_at, self._live[end.job].asked_to_yield = None, False
+        self._put(job.model_copy(update={"state": state, "message": end.message}))
+        finished = [job for job in self.jobs(job.user) if job.state in schemas.FINISHED]
+        for old in finished[MAX_KEPT:]:
+            self._drop(old)
+
+    def _is_left(self, job: schemas.Job) -> bool:
+        """Whether what is left of a walk that was stopped still fits the world."""
+        manifest = WorldStore(self.library.folder(job.user, job.world)).manifest
+        return (manifest.job is not None and manifest.job.first_chunk == job.base) or len(manifest.chunks) == job.base
+
+    # ---- the process
+
+    def _connected(self) -> Connection:
+        if self._process is None or not self._process.is_alive():
+            context = multiprocessing.get_context("spawn")
+            ours, theirs = context.Pipe()
+            process = context.Process(target=work, args=(theirs, self._load_preset, self._threads), daemon=True)
+            process.start()
+            theirs.close()  # so that the end of one side is seen by the other
+            with self._changed:
+                self._process, self._connection = process, ours
+        assert self._connection is not None
+        return self._connection
+
+    def _tell(self, wish: tuple[str, str]) -> None:
+        with contextlib.suppress(OSError):
+            if self._connection is not None:
+                self._connection.send(wish)
+
+    def _end_process(self) -> None:
+        process = self._process
+        if process is not None and process.is_alive():
+            process.kill()
+            process.join(timeout=5)
+
+    # ---- the files
+
+    def _read(self) -> None:
+        for file in sorted((self.library.root / "jobs").glob("*.json")):
+            try:
+                job = schemas.Job.model_validate_json(file.read_bytes())
+            except ValueError:
+                continue  # of another version: it stays for whoever can read it
+            if job.state == "running":
+                job = job.model_copy(update={"state": "interrupted"})
+            self._jobs[job.id], self._live[job.id] = job, _Live()
+
+    def _put(self, job: schemas.Job) -> None:
+        kept = job.model_copy(update={"place": 0, "progress": schemas.Progress()})
+        text = kept.model_dump_json(indent=1)
+        write_atomically(self._file(job.id), lambda file: file.write_text(text, encoding="utf-8"))
+        self._jobs[job.id] = kept
+        self._live.setdefault(job.id, _Live())
+        self._changed.notify_all()
+        self._announce(job.user)
+
+    def _drop(self, job: schemas.Job) -> None:
+        self._file(job.id).unlink(missing_ok=True)
+        self._jobs.pop(job.id, None)
+        self._live.pop(job.id, None)
+
+    def _file(self, name: str) -> Path:
+        return self.library.root / "jobs" / f"{name}.json"
+
+    def _check_room(self, user: str) -> None:
+        waiting = sum(job.user == user and job.state == "waiting" for job in self._jobs.values())
+        if waiting >= MAX_WAITING:
+            raise TooManyError(
+                f"{waiting} jobs of yours wait already, more than {MAX_WAITING - 1}; wait or cancel some"
+            )
+
+    def _shown(self, job: schemas.Job) -> schemas.Job:
+        ahead = [other for other in self._jobs.values() if other.state == "waiting" and other.created <= job.created]
+        place = len(ahead) if job.state == "waiting" else 0
+        return job.model_copy(update={"place": place, "progress": self._live[job.id].progress})
+
+    def _announce(self, user: str) -> None:
+        for watcher in tuple(self._watchers):
+            watcher(user)

@@ -1,0 +1,135 @@
+"""From what a person asks for, words or keyframes, to the cameras of whole chunks; and what has to be said about them.
+
+Nothing that a client sends is taken for the name of a file.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from photowalk.geometry import motions, path_files, paths
+from photowalk.geometry.cameras import Cameras
+from photowalk.geometry.path_language import SPEED, TURN_SPEED_DEG, plan
+from photowalk.scene.collision import blocked, shorten
+from photowalk.studio import schemas
+from photowalk.studio.errors import StudioError
+from photowalk.studio.scenery import Scenery
+from photowalk.world.store import FRAMES_PER_SECOND
+
+MAX_CHUNKS = 25  # in one order
+
+
+@dataclass(frozen=True)
+class Planned:
+    cameras: Cameras  # [1 + k * chunk], the first is where the walk stands
+    notes: tuple[str, ...]
+    blocked: Tensor  # bool, of each camera before anything was shortened
+    shortened: bool
+
+    def answer(self, chunk: int) -> schemas.Plan:
+        cameras = self.cameras
+        frames = len(cameras) - 1
+        return schemas.Plan(
+            frames=frames,
+            chunks=frames // chunk,
+            seconds=frames / FRAMES_PER_SECOND,
+            length=float(cameras.centres.double().diff(dim=0).norm(dim=-1).sum()),
+            notes=list(self.notes),
+            poses=poses_of(cameras),
+            blocked=self.blocked.tolist(),
+            shortened=self.shortened,
+        )
+
+
+def plan_walk(scenery: Scenery, request: schemas.PathRequest) -> Planned:
+    """Where `request` leads from the last frame of the world. Raises StudioError, PathError."""
+    if (request.path is None) == (not request.keyframes):
+        raise StudioError("give either a path, in words, or keyframes")
+    cameras, chunk = scenery.cameras, scenery.manifest.chunk_frames
+    start = cameras[-1]
+    if request.path is not None:
+        check_words(request.path)
+        planned = plan(
+            request.path,
+            start,
+            start_of_walk=cameras[0],
+            reference_depth=scenery.manifest.reference_depth,
+            chunk=chunk,
+        )
+        path, notes = planned.cameras, list(planned.notes)
+    else:
+        path, notes = _through(start, request, chunk)
+    if len(path) - 1 > MAX_CHUNKS * chunk:
+        raise StudioError(
+            f"this walk takes {(len(path) - 1) // chunk} chunks, at most {MAX_CHUNKS} are made at once; "
+            f"go a part of it first"
+        )
+    views = scenery.views()
+    hits = blocked(path, views)
+    kept, word = shorten(path, views) if request.avoid else (path, None)
+    if word is not None:
+        notes.append(word)
+    elif bool(hits[1:].any()):
+        notes.append(f"{int(hits[1:].sum())} of the frames lie too close to something")
+    return Planned(kept, tuple(notes), hits, word is not None)
+
+
+def check_words(path: str) -> None:
+    """Raise StudioError where the text would be taken for a file."""
+    text = path.strip()
+    if path_files.is_path_file(text) or "\0" in text:
+        raise StudioError(
+            f"{text[:60]!r} looks like the name of a file; give a preset or a sentence, and send a file to "
+            f"/api/worlds/ID/paths"
+        )
+
+
+def camera_at(pose: schemas.Pose, lens: Cameras) -> Cameras:
+    """One camera [] at a pose, with the lens of another. Raises StudioError."""
+    return cameras_at([pose], lens)[0]
+
+
+def cameras_at(poses: list[schemas.Pose], lens: Cameras) -> Cameras:
+    quaternions = torch.tensor([pose.wxyz for pose in poses], dtype=torch.float64)
+    lengths = quaternions.norm(dim=-1, keepdim=True)
+    if bool((lengths < 1e-6).any()):
+        raise StudioError("a quaternion wants a length above zero; give wxyz of unit length")
+    rotation = motions.rotation_from_quaternion(quaternions / lengths)
+    centres = torch.tensor([pose.position for pose in poses], dtype=torch.float64)
+    placed = motions.inverse(motions.motion(rotation, centres)).to(lens.camera_from_world)
+    return replace(lens, camera_from_world=placed, intrinsics=lens.intrinsics.expand(len(poses), 3, 3))
+
+
+def poses_of(cameras: Cameras) -> list[schemas.Pose]:
+    placed = cameras.world_from_camera.double().cpu()
+    quaternions = motions.quaternion_from_rotation(placed[:, :3, :3])
+    return [
+        schemas.Pose(position=tuple(position), wxyz=tuple(wxyz))
+        for position, wxyz in zip(placed[:, :3, 3].tolist(), quaternions.tolist())
+    ]
+
+
+def _through(start: Cameras, request: schemas.PathRequest, chunk: int) -> tuple[Cameras, list[str]]:
+    """The spline from `start` through the keyframes, in whole chunks."""
+    keys = cameras_at(request.keyframes, start)
+    natural = request.frames or max(1, round(natural_frames(Cameras.cat([start[None], keys]))))
+    count = math.ceil(natural / chunk) * chunk
+    if count > MAX_CHUNKS * chunk:
+        return start[None][torch.zeros(count + 1, dtype=torch.long)], []  # refused by its length
+    path = paths.keyframes(start, count + 1, keys=keys, constant_speed=request.constant_speed)
+    notes = [] if count == natural else [f"a motion of {natural} frames is spread evenly over {count}, whole chunks"]
+    return path, notes
+
+
+def natural_frames(stops: Cameras) -> float:
+    """How long a person would take from stop to stop [K], in frames: the slower of walking and turning."""
+    placed = stops.world_from_camera.double()
+    steps = placed[:, :3, 3].diff(dim=0).norm(dim=-1)
+    turns = placed[:-1, :3, :3].mT @ placed[1:, :3, :3]
+    cosine = ((turns.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2).clamp(-1, 1)
+    angles = torch.rad2deg(torch.arccos(cosine))
+    return float(torch.maximum(steps / SPEED, angles / TURN_SPEED_DEG).sum())

@@ -1,0 +1,160 @@
+"""What the studio shows of a world: pictures, points and depth of its frames, read once and kept while they are used.
+
+Chunk files never change, so what was read of one is known by its hash; branches share it.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from photowalk.geometry.cameras import Cameras
+from photowalk.memory.policies import Candidates, GreedyCoverage
+from photowalk.memory.spatial_memory import Entry, SpatialMemory
+from photowalk.scene.images import to_bytes
+from photowalk.scene.types import View
+from photowalk.studio import schemas
+from photowalk.studio.errors import NotFoundError
+from photowalk.world.state import Chunk
+from photowalk.world.store import Manifest, WorldStore
+
+MAX_CHUNKS_KEPT = 64  # of all worlds, about 8 MB each at nano's size
+
+
+@dataclass(frozen=True)
+class ChunkScenery:
+    """One chunk, ready to be shown."""
+
+    pictures: tuple[bytes, ...]  # a JPEG of every frame
+    cameras: Cameras  # [F]
+    depth_frames: tuple[int, ...]  # in the chunk
+    depth: Tensor  # [D, H, W] float16
+    points: Tensor  # [D, N, 3] on memory's grid, NaN = none
+    colours: Tensor  # uint8 [D, N, 3]
+
+
+@dataclass(frozen=True)
+class Scenery:
+    """A whole world, ready to be shown."""
+
+    manifest: Manifest
+    chunks: tuple[ChunkScenery, ...]
+
+    @property
+    def cameras(self) -> Cameras:
+        """[F] of all frames."""
+        return Cameras.cat([chunk.cameras for chunk in self.chunks])
+
+    def picture(self, frame: int) -> bytes:
+        """JPEG. Raises NotFoundError."""
+        start = 0
+        for chunk in self.chunks:
+            if start <= frame < start + len(chunk.pictures):
+                return chunk.pictures[frame - start]
+            start += len(chunk.pictures)
+        raise NotFoundError(f"this world has frames 0 to {start - 1}, there is no frame {frame}")
+
+    def views(self) -> list[View]:
+        """Every frame that has depth, without its picture: what collisions are looked up in."""
+        found, start = [], 0
+        for chunk in self.chunks:
+            for row, index in enumerate(chunk.depth_frames):
+                depth = chunk.depth[row].float()
+                blank = torch.zeros(1).expand(3, *depth.shape)
+                found.append(View(blank, depth, chunk.cameras[index], start + index))
+            start += len(chunk.pictures)
+        return found
+
+    def cloud(self, first_chunk: int = 0, last_chunk: int | None = None) -> tuple[Tensor, Tensor]:
+        """Points [N, 3] and their colours, uint8 [N, 3], of some chunks."""
+        chosen = self.chunks[first_chunk : None if last_chunk is None else last_chunk + 1]
+        points = torch.cat([chunk.points.reshape(-1, 3) for chunk in chosen])
+        colours = torch.cat([chunk.colours.reshape(-1, 3) for chunk in chosen])
+        known = points.isfinite().all(-1)
+        return points[known], colours[known]
+
+    def recall(self, camera: Cameras, count: int) -> schemas.Recall:
+        """What memory knows of the view of a camera []."""
+        clouds, frames, start = [], [], 0
+        for chunk in self.chunks:
+            clouds += list(chunk.points)
+            frames += [start + index for index in chunk.depth_frames]
+            start += len(chunk.pictures)
+        if not frames:
+            return schemas.Recall(frames=[], coverage=0.0, recalled_coverage=0.0, never_seen=1.0)
+        policy = GreedyCoverage()
+        candidates = Candidates(clouds, frames, SpatialMemory().point_stride)
+        target = camera[None]
+        seen = candidates.coverage(target, relative_tolerance=policy.relative_tolerance)
+        chosen = policy.choose(candidates, target, count)
+        newest = max(range(len(frames)), key=lambda index: frames[index])  # always part of what the generator is shown
+        known, recalled = seen.any(0).float().mean(), seen[[*chosen, newest]].any(0).float().mean()
+        return schemas.Recall(
+            frames=[frames[index] for index in chosen],
+            coverage=float(known),
+            recalled_coverage=float(recalled),
+            never_seen=1 - float(known),
+        )
+
+
+class SceneryCache:
+    def __init__(self) -> None:
+        self._chunks: OrderedDict[str, ChunkScenery] = OrderedDict()
+        self._lock, self._reading = Lock(), Lock()
+
+    def get(self, folder: str | Path) -> Scenery:
+        """The world as it is now. Raises WorldError."""
+        store = WorldStore(folder)
+        return Scenery(store.manifest, tuple(self._chunk(store, index) for index in range(len(store.manifest.chunks))))
+
+    def _chunk(self, store: WorldStore, index: int) -> ChunkScenery:
+        files = store.manifest.chunks[index].files
+        key = files["frames.mkv"].sha256 + files["depth.safetensors"].sha256 + files["cameras.safetensors"].sha256
+        with self._lock:
+            if key in self._chunks:
+                self._chunks.move_to_end(key)
+                return self._chunks[key]
+        with self._reading:  # one at a time: reading is heavy, and whoever waits may want the same
+            with self._lock:
+                if key in self._chunks:
+                    return self._chunks[key]
+            scenery = _prepared(store.chunk(index))
+            with self._lock:
+                self._chunks[key] = scenery
+                while len(self._chunks) > MAX_CHUNKS_KEPT:
+                    self._chunks.popitem(last=False)
+        return scenery
+
+
+def jpeg(image: Tensor, quality: int = 88) -> bytes:
+    """[3, H, W] in [0, 1] or uint8."""
+    pixels = image if image.dtype == torch.uint8 else to_bytes(image)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy()).save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def _prepared(chunk: Chunk) -> ChunkScenery:
+    clip, frames = chunk.clip, chunk.depth_frames.tolist()
+    memory = SpatialMemory()
+    depth = clip.video.new_zeros(0, *clip.video.shape[-2:]) if clip.depth is None else clip.depth[frames]
+    views = [View(clip.video[frame], depth[row], clip.cameras[frame], frame) for row, frame in enumerate(frames)]
+    entries: tuple[Entry, ...] = memory.remember(views).entries
+    stride = memory.point_stride
+    colours = to_bytes(clip.video[frames][..., ::stride, ::stride]).flatten(2).mT
+    points = torch.stack([entry.points for entry in entries]) if entries else torch.zeros(0, colours.shape[1], 3)
+    return ChunkScenery(
+        tuple(jpeg(frame) for frame in clip.video),
+        clip.cameras,
+        tuple(frames),
+        depth.half(),
+        points,
+        colours,
+    )

@@ -1,0 +1,198 @@
+"""What the studio does for a user, whoever asks: the HTTP API and the page call the same functions.
+
+It joins the library, the queue and what is shown of worlds. It knows nothing of HTTP or of widgets.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from photowalk.geometry import path_files, paths
+from photowalk.geometry.cameras import Cameras
+from photowalk.presets import NANO_LAYOUT, load_preset
+from photowalk.studio import planning, schemas, uploads
+from photowalk.studio.access import MAX_UPLOAD_BYTES
+from photowalk.studio.errors import ConflictError, NotFoundError, StudioError
+from photowalk.studio.job_queue import JobQueue
+from photowalk.studio.library import About, Library
+from photowalk.studio.scenery import Scenery, SceneryCache
+from photowalk.studio.worker import LoadPreset
+from photowalk.world.session import World
+
+MAX_WORLDS = 200  # of one user
+EXPORTS = (".ply", ".mp4", ".npz", ".json")
+_MAX_KEYFRAMES = 60  # that a path file becomes in the plan
+
+
+@dataclass
+class Studio:
+    root: Path
+    load_preset: LoadPreset = load_preset
+    preset: str = "nano"
+    threads: int | None = None  # of the process that generates; None: all cores
+    library: Library = field(init=False)
+    queue: JobQueue = field(init=False)
+    sceneries: SceneryCache = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.library = Library(self.root)
+        self.queue = JobQueue(self.library, self.load_preset, self.preset, threads=self.threads)
+        self.sceneries = SceneryCache()
+        self._preset = self.load_preset(self.preset)  # raises for a name that is none, before anything is served
+
+    def me(self, user: str) -> schemas.Me:
+        return schemas.Me(
+            user=user,
+            preset=self.preset,
+            licence=self._preset.licence,
+            path_presets=list(paths.PRESETS),
+            export_endings=list(EXPORTS),
+            max_upload_bytes=MAX_UPLOAD_BYTES,
+            max_chunks=planning.MAX_CHUNKS,
+        )
+
+    # ---- worlds
+
+    def create(
+        self, user: str, photo: BinaryIO, *, title: str, prompt: str = "", seed: int = 0, fov_deg: float | None = None
+    ) -> tuple[schemas.World, schemas.Job]:
+        """A world of a photo; it is ready when the job is done."""
+        if len(self.library.identifiers(user)) >= MAX_WORLDS:
+            raise ConflictError(f"you have {MAX_WORLDS} worlds; delete one first")
+        name = uploads.keep_photo(photo, self.library.root / "uploads")
+        world = self.library.add(user, About(title, time.time(), photo=name))
+        try:
+            order = schemas.Create(photo=name, prompt=prompt, seed=seed, fov_deg=fov_deg)
+            job = self.queue.submit(user, world, order)
+        except BaseException:
+            self.delete(user, world)
+            raise
+        return self.library.world(user, world), job
+
+    def delete(self, user: str, world: str) -> None:
+        self._idle(user, world)
+        photo = self.library.about(user, world).photo
+        self.queue.forget(world)
+        self.library.delete(user, world)
+        shared = any(self.library.about(user, other).photo == photo for other in self.library.identifiers(user))
+        if photo and not shared:
+            self.library.upload(photo).unlink(missing_ok=True)
+
+    def correct(self, user: str, world: str, wish: schemas.CorrectRequest) -> schemas.Job | None:
+        """Turn the horizon at once; scale and lens need a job."""
+        summary = self.ready(user, world)
+        if wish.roll_deg is not None or wish.pitch_deg is not None:
+            roll = summary.roll_deg if wish.roll_deg is None else wish.roll_deg
+            pitch = summary.pitch_deg if wish.pitch_deg is None else wish.pitch_deg
+            self.library.change(user, world, roll_deg=roll, pitch_deg=pitch)
+        if wish.depth_scale is None and wish.fov_deg is None:
+            return None
+        self._idle(user, world)
+        if len(summary.chunks) > 1:
+            raise ConflictError("this world has been walked already; undo the walk, then correct scale and lens")
+        if self.library.about(user, world).elsewhere:
+            raise ConflictError("this world lies outside the studio and is left as it is; make one of its photo here")
+        return self.queue.submit(
+            user, world, schemas.Correct(depth_scale=wish.depth_scale or 1.0, fov_deg=wish.fov_deg)
+        )
+
+    def undo(self, user: str, world: str, count: int) -> schemas.World:
+        self._idle(user, world)
+        World.open(self._folder(user, world)).undo(count)
+        return self.library.world(user, world)
+
+    def redo(self, user: str, world: str, count: int) -> schemas.World:
+        self._idle(user, world)
+        World.open(self._folder(user, world)).redo(count)
+        return self.library.world(user, world)
+
+    def branch(self, user: str, world: str, at: int | None, title: str | None) -> schemas.World:
+        self._folder(user, world)
+        return self.library.world(user, self.library.branch(user, world, at, title))
+
+    # ---- walking
+
+    def plan(self, user: str, world: str, request: schemas.PathRequest) -> schemas.Plan:
+        scenery = self.scenery(user, world)
+        return planning.plan_walk(scenery, request).answer(scenery.manifest.chunk_frames)
+
+    def extend(self, user: str, world: str, request: schemas.ExtendRequest) -> schemas.Job:
+        planned = planning.plan_walk(self.scenery(user, world), request)
+        cameras = None
+        if request.keyframes or not request.avoid:
+            cameras = uploads.keep_cameras(planned.cameras[1:], self.library.root / "uploads")
+        order = schemas.Extend(
+            path=request.path, cameras=cameras, prompt=request.prompt, seed=request.seed, steps=request.steps
+        )
+        return self.queue.submit(user, world, order)
+
+    def go_on(self, user: str, world: str) -> schemas.Job:
+        """Finish a walk that was stopped."""
+        if not self.ready(user, world).to_go:
+            raise ConflictError("this world has no walk that was stopped; plan one")
+        return self.queue.submit(user, world, schemas.Extend())
+
+    def read_path(self, user: str, world: str, stream: BinaryIO, name: str) -> list[schemas.Pose]:
+        """Keyframes of a path file, begun where the walk stands."""
+        start = self.scenery(user, world).cameras[-1]
+        folder = self.library.root / "uploads"
+        file = folder / uploads.keep_path(stream, name, folder)
+        try:
+            path = path_files.read(file, lens=start)
+        except ValueError as error:
+            raise StudioError(str(error).replace(str(file), "the file")) from error
+        finally:
+            file.unlink(missing_ok=True)
+        placed = paths.reanchor(path.resized(start.height, start.width), start)
+        every = max(1, -(-len(placed) // _MAX_KEYFRAMES))
+        kept = sorted({*range(every, len(placed), every), len(placed) - 1})
+        return planning.poses_of(placed[kept])
+
+    # ---- looking
+
+    def scenery(self, user: str, world: str) -> Scenery:
+        return self.sceneries.get(self._folder(user, world))
+
+    def recall(self, user: str, world: str, pose: schemas.Pose) -> schemas.Recall:
+        scenery = self.scenery(user, world)
+        return scenery.recall(planning.camera_at(pose, scenery.cameras[-1]), NANO_LAYOUT.space_frames)
+
+    def reconstruct(self, user: str, world: str) -> schemas.Job:
+        self._folder(user, world)
+        return self.queue.submit(user, world, schemas.Reconstruct())
+
+    def export(self, user: str, world: str, ending: str) -> schemas.Job:
+        self._folder(user, world)
+        if ending not in EXPORTS:
+            raise StudioError(f"'{ending}' is no known format; known endings: {', '.join(EXPORTS)}")
+        return self.queue.submit(user, world, schemas.Export(ending=ending))
+
+    def file(self, user: str, world: str, name: str) -> Path:
+        """A file to download; `name` is looked up in a list, not on the disk."""
+        files = self.library.files(user, world)
+        if name not in files:
+            raise NotFoundError(
+                f"this world has no file {name[:60]!r}; it has {', '.join(sorted(files)) or 'none yet'}"
+            )
+        return files[name]
+
+    def ready(self, user: str, world: str) -> schemas.World:
+        summary = self.library.world(user, world)
+        if not summary.ready:
+            raise ConflictError(summary.problem or "this world is still being made; wait until its job is done")
+        return summary
+
+    def last_camera(self, user: str, world: str) -> Cameras:
+        return self.scenery(user, world).cameras[-1]
+
+    def _folder(self, user: str, world: str) -> Path:
+        self.ready(user, world)
+        return self.library.folder(user, world)
+
+    def _idle(self, user: str, world: str) -> None:
+        self.library.place(user, world)
+        if self.queue.busy(world):
+            raise ConflictError("a job of this world waits or runs; cancel it first")

@@ -1,0 +1,223 @@
+"""The HTTP API with its typed client, around real networks, untrained and tiny, in the process that generates."""
+
+import io
+
+import pytest
+import torch
+from PIL import Image
+from studio import CHUNK_FRAMES, HEIGHT, ONE_CHUNK, OTHER_CHUNK, WIDTH, load_tiny, make_photo
+from worlds import assert_same_world
+
+pytest.importorskip("fastapi", reason="the extra 'studio' is not installed")
+from fastapi.testclient import TestClient
+
+from photowalk import World
+from photowalk.geometry import path_files
+from photowalk.studio import schemas
+from photowalk.studio.access import Access
+from photowalk.studio.api import create_app
+from photowalk.studio.client import Client, RefusedError
+from photowalk.studio.service import Studio
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory):
+    return make_photo(tmp_path_factory.mktemp("photo") / "room.png")
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    """A studio and two people's clients; the process that generates starts once for all tests of this file."""
+    studio = Studio(tmp_path_factory.mktemp("studio"), load_tiny, "tiny", threads=1)
+    app = create_app(studio, Access({"ann": "token-of-ann", "bob": "token-of-bob"}))
+    with TestClient(app, base_url="http://localhost") as http:
+        http.headers["authorization"] = "Bearer token-of-ann"
+        bob = TestClient(app, base_url="http://localhost", headers={"authorization": "Bearer token-of-bob"})
+        yield studio, Client("", http=http), Client("", http=bob)
+
+
+@pytest.fixture(scope="module")
+def ann(running):
+    return running[1]
+
+
+@pytest.fixture(scope="module")
+def bob(running):
+    return running[2]
+
+
+@pytest.fixture(scope="module")
+def walked(ann, photo):
+    """A world of one photo and one chunk; tests branch it."""
+    made = ann.create(photo, prompt="a room", seed=5)
+    assert ann.wait(made.job).state == "done"
+    assert ann.wait(ann.extend(made.world.id, ONE_CHUNK)).state == "done"
+    return ann.world(made.world.id)
+
+
+@pytest.fixture
+def world(ann, walked):
+    return ann.branch(walked.id).id
+
+
+def test_a_photo_becomes_a_world_that_is_walked(walked):
+    assert (walked.title, walked.ready, walked.height, walked.width) == ("room", True, HEIGHT, WIDTH)
+    assert [chunk.frames for chunk in walked.chunks] == [1, CHUNK_FRAMES]
+    assert [(chunk.prompt, chunk.seed) for chunk in walked.chunks] == [("a room", 5), ("a room", 6)]
+    assert {"photo.png", "walk.mp4"} <= set(walked.files)
+
+
+def test_the_studio_makes_the_same_frames_as_the_library(running, walked, photo, tmp_path):
+    studio, *_ = running
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    own = World.create(photo, tmp_path / "own", path=ONE_CHUNK, prompt="a room", preset=load_tiny("tiny"), seed=5)
+    torch.set_num_threads(threads)
+    assert_same_world(World.open(studio.library.folder("ann", walked.id), own.generator).state, own.state)
+
+
+def test_progress_names_every_stage_and_shows_pictures(ann, world):
+    states = list(ann.watch(ann.extend(world, f"forward 0.01 in {2 * CHUNK_FRAMES} frames")))
+    assert states[-1].state == "done"
+    assert states[-1].progress.chunk == states[-1].progress.chunks == 2
+    stages = {state.progress.stage for state in states}
+    assert stages & {"denoise", "detail"}
+    assert states[-1].progress.previews > 0
+    picture = Image.open(io.BytesIO(ann._http.get(f"/api/jobs/{states[-1].id}/preview.jpg").content))
+    assert picture.size == (WIDTH, HEIGHT)
+
+
+def test_undo_redo_and_branches(ann, world):
+    assert len(ann.undo(world).chunks) == 1
+    assert ann.world(world).undone == 1
+    assert len(ann.redo(world).chunks) == 2
+    branch = ann.branch(world, at=0, title="another way")
+    ann.wait(ann.extend(branch.id, OTHER_CHUNK, prompt="a garden"))
+    branch = ann.world(branch.id)
+    assert (branch.title, branch.parent, branch.branched_at) == ("another way", world, 0)
+    assert branch.chunks[1].prompt == "a garden"
+    with pytest.raises(RefusedError, match="nothing to redo"):
+        ann.redo(world)
+    with pytest.raises(RefusedError, match="there is no chunk 9"):
+        ann.branch(world, at=9)
+
+
+def test_a_running_job_is_cancelled_and_its_walk_continued(ann, world):
+    job = ann.extend(world, f"right 20deg in {3 * CHUNK_FRAMES} frames")
+    for state in ann.watch(job):
+        if state.state == "running" and state.progress.chunk == 2:
+            ann.cancel(job.id)
+    assert ann.job(job.id).state == "cancelled"
+    stopped = ann.world(world)
+    assert len(stopped.chunks) == 3
+    assert stopped.to_go == 2
+    assert ann.wait(ann.go_on(world)).state == "done"
+    assert len(ann.world(world).chunks) == 5
+
+
+def test_a_waiting_job_is_cancelled_before_it_begins(ann, world):
+    first, second = ann.extend(world, ONE_CHUNK), ann.extend(world, OTHER_CHUNK)
+    assert ann.cancel(second.id).state == "cancelled"
+    ann.wait(first)
+    assert len(ann.world(world).chunks) == 3
+
+
+def test_people_take_turns_between_chunks(ann, bob, world, photo):
+    long = ann.extend(world, f"right 20deg in {4 * CHUNK_FRAMES} frames")
+    next(state for state in ann.watch(long) if state.progress.stage)
+    made = bob.create(photo)
+    assert bob.wait(made.job).state == "done"
+    assert ann.job(long.id).state in ("waiting", "running")
+    assert ann.wait(long).state == "done"
+    assert len(ann.world(world).chunks) == 6
+
+
+def test_people_do_not_see_each_others_worlds(ann, bob, walked):
+    assert walked.id not in [world.id for world in bob.worlds()]
+    for call in (bob.world, bob.undo, bob.reconstruct, bob.delete, bob.branch):
+        with pytest.raises(RefusedError, match="no world"):
+            call(walked.id)
+    job = ann.jobs()[0]
+    for call in (bob.job, bob.cancel, bob.resume):
+        with pytest.raises(RefusedError, match="no job"):
+            call(job.id)
+
+
+def test_a_plan_says_what_will_be_done(ann, walked):
+    plan = ann.plan(walked.id, "left 5deg")
+    assert plan.frames % CHUNK_FRAMES == 0
+    assert len(plan.poses) == len(plan.blocked) == plan.frames + 1
+    assert any("spread" in note for note in plan.notes)
+    target = schemas.Pose(position=(0.0, 0.0, 0.0), wxyz=(2.0, 0.0, 0.0, 0.0))
+    back = ann.plan(walked.id, keyframes=[target])
+    assert back.poses[-1].position == pytest.approx(target.position, abs=1e-6)
+    assert back.poses[-1].wxyz == pytest.approx((1, 0, 0, 0), abs=1e-5)
+
+
+def test_keyframes_are_walked_to(ann, world):
+    pose = schemas.Pose(position=(0.0, 0.0, 0.0), wxyz=(1.0, 0.0, 0.0, 0.0))
+    ann.wait(ann.extend(world, keyframes=[pose]))
+    plan = ann.plan(world, "wait 1")
+    assert plan.poses[0].position == pytest.approx((0, 0, 0), abs=1e-5)
+
+
+def test_camera_files_become_keyframes_from_where_the_walk_stands(running, ann, walked, tmp_path):
+    studio, *_ = running
+    ann.wait(ann.export(walked.id, ".npz"))
+    ann.download(walked.id, "world.npz", tmp_path / "cameras.npz")
+    assert len(path_files.read(tmp_path / "cameras.npz", lens=studio.last_camera("ann", walked.id))) == 1 + CHUNK_FRAMES
+    poses = ann.read_path(walked.id, tmp_path / "cameras.npz")
+    assert len(poses) == CHUNK_FRAMES
+
+
+def test_scale_and_lens_are_corrected_before_the_walk(ann, photo):
+    made = ann.create(photo)
+    ann.wait(made.job)
+    before = ann.world(made.world.id)
+    wish = schemas.CorrectRequest(depth_scale=2.0, fov_deg=90.0, roll_deg=3.0)
+    job = ann.correct(before.id, wish).job
+    assert ann.wait(job).state == "done"
+    after = ann.world(before.id)
+    assert after.reference_depth == pytest.approx(2 * before.reference_depth, rel=1e-3)
+    assert after.fov_deg == pytest.approx(90, abs=1e-3)
+    assert after.roll_deg == 3
+    ann.wait(ann.extend(before.id, ONE_CHUNK))
+    with pytest.raises(RefusedError, match="walked already"):
+        ann.correct(before.id, wish)
+    assert ann.correct(before.id, schemas.CorrectRequest(pitch_deg=-2.0)).world.pitch_deg == -2
+
+
+def test_memory_says_what_it_knows_of_a_view(ann, walked):
+    here = ann.recall(walked.id, schemas.Pose(position=(0.0, 0.0, 0.0), wxyz=(1.0, 0.0, 0.0, 0.0)))
+    behind = ann.recall(walked.id, schemas.Pose(position=(0.0, 0.0, 0.0), wxyz=(0.0, 0.0, 1.0, 0.0)))
+    assert here.coverage > 0.95
+    assert here.recalled_coverage <= here.coverage
+    assert behind.never_seen > 0.95
+
+
+def test_files_come_whole_and_by_range(ann, walked, tmp_path):
+    ann.download(walked.id, "walk.mp4", tmp_path / "walk.mp4")
+    whole = (tmp_path / "walk.mp4").read_bytes()
+    part = ann._http.get(f"/api/worlds/{walked.id}/files/walk.mp4", headers={"range": "bytes=10-19"})
+    assert (part.status_code, part.content) == (206, whole[10:20])
+    past = ann._http.get(f"/api/worlds/{walked.id}/files/walk.mp4", headers={"range": f"bytes={len(whole)}-"})
+    assert past.status_code == 416
+    assert Image.open(io.BytesIO(ann.frame(walked.id, CHUNK_FRAMES))).size == (WIDTH, HEIGHT)
+    with pytest.raises(RefusedError, match="frames 0 to 16"):
+        ann.frame(walked.id, CHUNK_FRAMES + 1)
+
+
+def test_worlds_are_renamed_and_deleted(running, ann, world):
+    studio, *_ = running
+    assert ann.rename(world, "the hall").title == "the hall"
+    folder = studio.library.folder("ann", world)
+    ann.delete(world)
+    assert not folder.exists()
+    with pytest.raises(RefusedError, match="no world"):
+        ann.world(world)
+
+
+def test_a_photo_that_cannot_be_used_says_why(ann, tmp_path):
+    (tmp_path / "note.jpg").write_text("no picture")
+    with pytest.raises(RefusedError, match="no picture that can be read"):
+        ann.create(tmp_path / "note.jpg")
