@@ -124,9 +124,29 @@ def train(options: argparse.Namespace) -> None:
     from photowalk.train.recipes import Order, train_part
 
     work = Path(options.work or Path("runs") / options.part)
-    skies = Path(options.skies) if options.skies else None
-    order = Order(tuple(Path(folder) for folder in options.data), options.minutes, work, Path(options.output), skies)
+    skies, features = (Path(given) if given else None for given in (options.skies, options.features))
+    data, output = tuple(Path(folder) for folder in options.data), Path(options.output)
+    order = Order(data, options.minutes, work, output, skies, features)
     print(", ".join(str(path) for path in train_part(options.part, order)))
+
+
+def prepare_data(options: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from photowalk.data.prepare import Cut, prepare_rgbd_walk
+
+    cut = Cut(options.size, options.frames, options.clip_frames)
+    recording, folder = Path(options.recording), Path(options.output)
+    for clip in prepare_rgbd_walk(recording, folder, cut, prompt=options.prompt, licence=options.licence):
+        print(clip)
+
+
+def validate_data(options: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from photowalk.data.clips import check_folder
+
+    print(f"{check_folder(Path(options.folder))} clips, no fault")
 
 
 def _described(facts: dict) -> Iterator[str]:
@@ -195,6 +215,13 @@ def _size(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
+def _frames(text: str) -> slice:
+    try:
+        return slice(*(int(part) if part else None for part in text.split(":")))
+    except (ValueError, TypeError):
+        raise argparse.ArgumentTypeError(f"frames are FIRST:END or FIRST:END:STEP, got {text!r}") from None
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="photowalk", description="Turn one photograph into a 3D world to walk through."
@@ -244,11 +271,29 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("world", metavar="WORLD")
     command.add_argument("files", metavar="FILE", nargs="+")
 
+    data = commands.add_parser("data", help="make clip folders of recordings; check them").add_subparsers(
+        title="commands", metavar="COMMAND", required=True
+    )
+    command = _command(data, "prepare", prepare_data, "make clip folders of an RGB-D walk")
+    command.add_argument("recording", metavar="FOLDER", help="with rgb/, depth/, poses_c2w.txt and intrinsics.json")
+    command.add_argument("-o", "--output", metavar="FOLDER", required=True, help="where the clip folders go")
+    command.add_argument("--size", type=_size, metavar="HxW", default=(256, 448), help="(default: 256x448)")
+    command.add_argument(
+        "--frames", type=_frames, metavar="FIRST:END[:STEP]", default=slice(None), help="(default: all)"
+    )
+    command.add_argument("--clip-frames", type=int, metavar="COUNT", help="frames of a clip (default: all in one)")
+    command.add_argument("--prompt", default="", metavar="TEXT", help="what the place is")
+    command.add_argument("--licence", default="not stated", metavar="TEXT", help="of the recording")
+
+    command = _command(data, "validate", validate_data, "name every fault of the clip folders under a folder")
+    command.add_argument("folder", metavar="FOLDER")
+
     command = _command(commands, "train", train, "train a part of nano: codec, depth, photo_depth, detail or denoiser")
     command.add_argument("part", metavar="PART")
     command.add_argument("--data", metavar="FOLDER", nargs="+", required=True, help="clip folders; codec: pictures")
     command.add_argument("--minutes", type=float, default=60, help="of work; pauses do not count (default: 60)")
     command.add_argument("--work", metavar="FOLDER", help="samples, checkpoints, log (default: runs/PART)")
+    command.add_argument("--features", metavar="FILE", help="SqueezeNet features that the depth networks start from")
     command.add_argument("--skies", metavar="FOLDER", help="pictures of nothing but sky, for the depth networks")
     command.add_argument("-o", "--output", metavar="FOLDER", required=True, help="where the weights go")
     return parser

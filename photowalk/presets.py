@@ -101,6 +101,13 @@ def nano_photo_depth() -> DepthNetwork.Config:
     return DepthNetwork.Config()
 
 
+def nano_trained_photo_depth() -> DepthNetwork:
+    """Its encoder also describes pictures to the denoiser, and judges restored ones in training."""
+    network = DepthNetwork(nano_photo_depth())
+    load_weights(network, WEIGHTS / "nano" / "photo_depth.safetensors")
+    return network.eval()
+
+
 def nano_conditioning() -> ConditioningConfig:
     return ConditioningConfig(
         layout=NANO_LAYOUT,
@@ -164,16 +171,15 @@ def lyra2_14b_generation(guidance: float = 5.0) -> GenerationConfig:
 
 def nano_untrained(placement: Placement) -> Generator:
     """Nano with a fresh denoiser and text encoder; what those are trained on top of is loaded."""
-    image = ImageTokens(grid=(4, 7), seen_at=(128, 224))
-    load_weights(image.features, WEIGHTS / "nano" / "features.safetensors")
+    photo_depth = nano_trained_photo_depth().to(placement.device)
     return Generator(
         denoiser=WorldTransformer(nano_denoiser()).to(placement.device),
         codec=_loaded(NanoCodec(NanoCodec.Config()), "codec", placement),
         text=ByteText(nano_text()).to(placement.device),
-        image=image.to(placement.device).eval(),
+        image=ImageTokens(photo_depth.encoder, grid=(4, 7), seen_at=(128, 224)).eval(),
         depth=NanoDepth(
             _loaded(DepthNetwork(nano_depth()), "depth", placement),
-            _loaded(DepthNetwork(nano_photo_depth()), "photo_depth", placement),
+            photo_depth,
         ),
         detail=_loaded(DetailNetwork(nano_detail()), "detail", placement),
         sampler=FewStep(steps=4),

@@ -1,20 +1,35 @@
 #!/usr/bin/env bash
 # Trains nano from nothing: data, codec, depth, detail, denoiser. Stop it at any time; the next call goes on.
 #
-#   recipes/nano.sh [FOLDER]          works in FOLDER (default: runs), writes photowalk/weights/nano
+#   PICTURES=... FEATURES=... recipes/nano.sh [FOLDER]        works in FOLDER (default: runs), writes photowalk/weights/nano
 #
-# PICTURES is a folder of photographs whose licence allows what you do with the weights; it shapes the codec's bases.
-# RGBD is a folder of clip folders of real RGB-D video for the depth network; without it depth learns from synthetic
-# places alone. Minutes are for two cores.
+# PICTURES  a folder of photographs whose licence allows what you do with the weights; they shape the codec's bases
+# FEATURES  SqueezeNet 1.1 without its classifier as safetensors: what the depth networks' picture encoder starts from
+# SKIES     a folder of pictures of nothing but sky; they stand behind synthetic places (optional)
+# RGBD      an RGB-D walk for the depth networks, frames in RGBD_FRAMES (optional; without it depth knows synthetic places)
+#
+# Minutes are of one core for each part; `photowalk train` may be called with more.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 runs=${1:-runs}
 out=photowalk/weights/nano
+photowalk=${PHOTOWALK:-.venv/bin/photowalk}
 python=${PYTHON:-.venv/bin/python}
 
-$python -m photowalk.synthetic "$runs/clips" --worlds "${WORLDS:-200}" --first-seed 0
-$python -m photowalk train codec --data "${PICTURES:?set PICTURES to a folder of photographs}" -o "$out"
-$python -m photowalk train depth --data "$runs/clips" ${RGBD:+"$RGBD"} --minutes 120 --work "$runs/depth" -o "$out"
-$python -m photowalk train photo_depth --data "$runs/clips" ${RGBD:+"$RGBD"} --minutes 240 --work "$runs/photo_depth" -o "$out"
-$python -m photowalk train detail --data "$runs/clips" --minutes 40 --work "$runs/detail" -o "$out"
-$python -m photowalk train denoiser --data "$runs/clips" --minutes 240 --work "$runs/denoiser" -o "$out"
+$python -m photowalk.synthetic "$runs/walks" --worlds "${WALKS:-80}" --first-seed 0
+$python -m photowalk.synthetic "$runs/glimpses" --worlds "${GLIMPSES:-400}" --every 16 --first-seed 10000
+real=()
+if [ -n "${RGBD:-}" ]; then
+  [ -d "$runs/rgbd" ] || $photowalk data prepare "$RGBD" -o "$runs/rgbd" --frames "${RGBD_FRAMES:-::2}" --clip-frames 5
+  real=("$runs/rgbd" "$runs/rgbd") # twice, since one real room stands beside hundreds of synthetic ones
+fi
+skies=(${SKIES:+--skies "$SKIES"})
+start=(--features "${FEATURES:?set FEATURES to the SqueezeNet features}")
+
+$photowalk train codec --data "${PICTURES:?set PICTURES to a folder of photographs}" -o "$out"
+$photowalk train photo_depth --data "$runs/glimpses" "${real[@]}" "${skies[@]}" "${start[@]}" \
+  --minutes 75 --work "$runs/photo_depth" -o "$out"
+$photowalk train depth --data "$runs/walks" "${real[@]}" "${skies[@]}" "${start[@]}" \
+  --minutes 30 --work "$runs/depth" -o "$out"
+$photowalk train denoiser --data "$runs/walks" --minutes 75 --work "$runs/denoiser" -o "$out"
+$photowalk train detail --data "$runs/walks" --minutes 30 --work "$runs/detail" -o "$out"

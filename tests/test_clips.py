@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from photowalk.cli import main
 from photowalk.data.clips import ClipError, find_clips, read_clip, validate, write_clip
 from photowalk.data.rgbd_walk import WalkError, read_rgbd_walk
 from photowalk.geometry.cameras import Cameras
@@ -136,3 +137,20 @@ def test_a_walk_with_a_missing_picture_is_refused(tmp_path: Path, clip: Clip) ->
         read_rgbd_walk(tmp_path, HEIGHT, WIDTH)
     with pytest.raises(WalkError, match=r"poses_c2w\.txt"):
         read_rgbd_walk(tmp_path / "nowhere", HEIGHT, WIDTH)
+
+
+def test_a_walk_becomes_clips_on_the_command_line(tmp_path: Path, clip: Clip, capsys: pytest.CaptureFixture) -> None:
+    walk, clips = tmp_path / "walk", tmp_path / "clips"
+    _write_walk(walk, clip)
+    size = f"{HEIGHT}x{WIDTH}"
+    arguments = ["data", "prepare", str(walk), "-o", str(clips), "--size", size, "--clip-frames", "2"]
+    assert main([*arguments, "--frames", "1:5", "--licence", "CC0-1.0", "--prompt", "a test"]) == 0
+    assert [len(read_clip(folder)) for folder in find_clips(clips)] == [2, 2]
+    assert torch.allclose(read_clip(find_clips(clips)[1]).video, clip.video[3:5], atol=1e-2)
+    assert main(["data", "validate", str(clips)]) == 0
+    assert "2 clips" in capsys.readouterr().out
+    (find_clips(clips)[0] / "clip.safetensors").write_bytes(b"short")
+    assert main(["data", "validate", str(clips)]) == 2
+    assert "walk_0000: cannot be read" in capsys.readouterr().err
+    assert main([*arguments, "--frames", "7:9"]) == 2
+    assert "5 frames" in capsys.readouterr().err

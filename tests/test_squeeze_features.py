@@ -1,7 +1,5 @@
 """The features tell small changes of a picture from large ones."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import skimage.data
@@ -10,16 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from photowalk.models.squeeze_features import SqueezeFeatures, feature_distance
-from photowalk.models.weights import load_weights
-
-WEIGHTS = Path(__file__).parents[1] / "photowalk" / "weights" / "nano" / "features.safetensors"
+from photowalk.presets import nano_trained_photo_depth
 
 
 @pytest.fixture(scope="module")
 def features() -> SqueezeFeatures:
-    network = SqueezeFeatures()
-    load_weights(network, WEIGHTS)
-    return network.eval()
+    return nano_trained_photo_depth().encoder
 
 
 @pytest.fixture(scope="module")

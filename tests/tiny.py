@@ -10,6 +10,7 @@ from photowalk.models.detail import DetailNetwork
 from photowalk.models.history_layout import HistoryLayout
 from photowalk.models.image_tokens import ImageTokens
 from photowalk.models.nano_codec import NanoCodec
+from photowalk.models.squeeze_features import SqueezeFeatures
 from photowalk.models.world_transformer import WorldTransformer
 from photowalk.perception.depth import NanoDepth
 from photowalk.presets import Preset
@@ -54,7 +55,7 @@ def _assemble(placement: Placement) -> Generator:
             denoiser=WorldTransformer(denoiser).eval(),
             codec=codec.eval(),
             text=ByteText(ByteText.Config(width=16, heads=2, depth=1, length=16)).eval(),
-            image=ImageTokens(grid=(2, 3), seen_at=(64, 96)).eval(),
+            image=ImageTokens(SqueezeFeatures(), grid=(2, 3), seen_at=(64, 96)).eval(),
             depth=NanoDepth(DepthNetwork(DepthNetwork.Config()).eval()),
             detail=DetailNetwork(DetailNetwork.Config(widths=(8,))).eval(),
             sampler=FewStep(steps=2),

@@ -58,6 +58,17 @@ def find_clips(folder: Path) -> list[Path]:
     return sorted(path.parent for path in folder.rglob("clip.json"))
 
 
+def check_folder(folder: Path) -> int:
+    """How many clips lie under `folder`. Raises ClipError, naming every fault, and when there are none."""
+    clips = sorted({path.parent for name in ("clip.json", "clip.safetensors") for path in folder.rglob(name)})
+    faults = [f"{clip}: {fault}" for clip in clips for fault in validate(clip)]
+    if faults:
+        raise ClipError("\n  ".join([f"{len(faults)} faults in {len(clips)} clips:", *faults]))
+    if not clips:
+        raise ClipError(f"there are no clip folders under {folder}")
+    return len(clips)
+
+
 def validate(folder: Path) -> list[str]:
     """What is wrong with a clip folder, in words; empty if nothing is."""
     for name in ("clip.json", "clip.safetensors"):

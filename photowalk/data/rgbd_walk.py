@@ -33,13 +33,7 @@ def read_rgbd_walk(
     Raises WalkError.
     """
     folder = Path(folder)
-    pictures, depths = sorted((folder / "rgb").glob("*.*")), sorted((folder / "depth").glob("*.*"))
-    poses = _poses(folder / "poses_c2w.txt")
-    if not len(pictures) == len(depths) == len(poses) or not pictures:
-        raise WalkError(
-            f"{folder} holds {len(pictures)} pictures, {len(depths)} depth pictures and {len(poses)} poses; "
-            f"give one of each a frame"
-        )
+    pictures, depths, poses = _parts(folder)
     chosen = range(len(pictures))[frames]
     if not chosen:
         raise WalkError(f"{folder} has {len(pictures)} frames, none of them in {frames}")
@@ -48,6 +42,23 @@ def read_rgbd_walk(
     depth = torch.stack([read_depth(depths[i], height, width, photo_size=size) for i in chosen])
     poses = inverse(poses[list(chosen)]).float()
     return Clip(video, Cameras(poses, lens.expand(len(poses), 3, 3), height, width), depth, prompt)
+
+
+def count_frames(folder: Path) -> int:
+    """How many frames the walk has. Raises WalkError."""
+    return len(_parts(folder)[0])
+
+
+def _parts(folder: Path) -> tuple[list[Path], list[Path], torch.Tensor]:
+    """The pictures, the depth pictures and the poses [F, 4, 4]: one of each a frame."""
+    pictures, depths = sorted((folder / "rgb").glob("*.*")), sorted((folder / "depth").glob("*.*"))
+    poses = _poses(folder / "poses_c2w.txt")
+    if not len(pictures) == len(depths) == len(poses) or not pictures:
+        raise WalkError(
+            f"{folder} holds {len(pictures)} pictures, {len(depths)} depth pictures and {len(poses)} poses; "
+            f"give one of each a frame"
+        )
+    return pictures, depths, poses
 
 
 def _poses(file: Path) -> torch.Tensor:

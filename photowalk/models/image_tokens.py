@@ -1,4 +1,4 @@
-"""A small image encoder: SqueezeNet features of the whole picture, averaged over a coarse grid of tokens."""
+"""A small image encoder: features of the whole picture, averaged over a coarse grid of tokens."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ class ImageTokens(nn.Module):
 
     width = 512  # channels of the coarsest features
 
-    def __init__(self, grid: tuple[int, int], seen_at: tuple[int, int]) -> None:
+    def __init__(self, features: SqueezeFeatures, grid: tuple[int, int], seen_at: tuple[int, int]) -> None:
         """`grid` rows and columns of tokens; pictures are seen at `seen_at` height and width."""
         super().__init__()
         self.grid, self.seen_at = grid, seen_at
-        self.features = SqueezeFeatures().requires_grad_(False)
+        self.features = features.requires_grad_(False)
 
     def encode(self, images: Tensor) -> Tensor:
         """images [B, 3, H, W] in [0, 1] -> [B, rows * columns, 512]."""

@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--worlds", type=int, default=40)
     parser.add_argument("--frames", type=int, default=161)
-    parser.add_argument("--every", type=int, default=1, help="keep every n-th frame of the walk: more places in less time")
+    parser.add_argument("--every", type=int, default=1, help="keep every n-th frame: more places in less time")
     parser.add_argument("--size", default="256x448", help="height x width")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--held-out", action="store_true", help="the worlds kept for judging, never to be trained on")

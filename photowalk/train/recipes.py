@@ -17,7 +17,6 @@ from photowalk.diffusion.flow import TrainingSchedule
 from photowalk.models.depth_network import DepthNetwork
 from photowalk.models.detail import DetailNetwork
 from photowalk.models.nano_codec import NanoCodec
-from photowalk.models.squeeze_features import SqueezeFeatures
 from photowalk.models.weights import load_weights
 from photowalk.presets import (
     WEIGHTS,
@@ -25,6 +24,7 @@ from photowalk.presets import (
     nano_depth,
     nano_detail,
     nano_photo_depth,
+    nano_trained_photo_depth,
     nano_untrained,
 )
 from photowalk.train.codec import CodecRecipe, train_codec
@@ -48,6 +48,7 @@ class Order:
     work: Path  # samples, checkpoints and the log
     out: Path  # folder for the weights
     skies: Path | None = None  # pictures of nothing but sky, for the depth networks
+    features: Path | None = None  # SqueezeNet weights that the depth networks start from
 
 
 def train_part(part: str, order: Order) -> list[Path]:
@@ -77,21 +78,21 @@ def _photo_depth(order: Order) -> dict[str, nn.Module]:
 
 def _depth_recipe(order: Order, network: DepthNetwork.Config, known_share: float) -> DepthRecipe:
     training = TrainingConfig(order.minutes, learning_rate=8e-4, average=0.99, final_rate=0.1, gentle=("encoder.",))
-    return DepthRecipe(
-        order.data, NANO / "features.safetensors", training, network, skies=order.skies, known_share=known_share
-    )
+    if order.features is None:
+        raise ValueError("training depth wants weights of SqueezeNet features to start from; give them with --features")
+    return DepthRecipe(order.data, order.features, training, network, skies=order.skies, known_share=known_share)
 
 
 def _detail(order: Order) -> dict[str, nn.Module]:
     placement = choose_placement()
-    codec, features = NanoCodec(NanoCodec.Config()), SqueezeFeatures()
+    codec = NanoCodec(NanoCodec.Config())
     load_weights(codec, NANO / "codec.safetensors")
-    load_weights(features, NANO / "features.safetensors")
     network = DetailNetwork(nano_detail()).to(placement.device)
     training = TrainingConfig(order.minutes, learning_rate=1.5e-3, average=0.995)
     rules = DetailRules(nano_conditioning().preview)
     samples = prepare_detail_samples(_clips(order.data), codec, rules, order.work / "samples")
-    train_detail(network, features.to(placement.device), samples, DetailRecipe(training, rules), order.work, placement)
+    features = nano_trained_photo_depth().encoder.to(placement.device)
+    train_detail(network, features, samples, DetailRecipe(training, rules), order.work, placement)
     return {"detail": network}
 
 
