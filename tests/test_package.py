@@ -59,7 +59,8 @@ def test_the_weights_stay_small():
 
 
 def test_every_dependency_is_pinned():
-    pinned = {line.split("==")[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().splitlines()}
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = {line.split("==")[0].lower().replace("_", "-") for line in lines}
     for requirement in PROJECT["dependencies"] + [*chain(*PROJECT["optional-dependencies"].values())]:
         name = re.match(r"[\w.-]+", requirement)[0].lower()
         assert name in pinned | {"photowalk"}, f"{name} is not in constraints.txt"
