@@ -14,17 +14,19 @@ _BELOW_SCENE = {"geometry", "kernels"}
 _BELOW_WORLD = _BELOW_SCENE | {"scene", "memory", "diffusion", "models", "perception"}
 
 # Part of the package -> the other parts that it may import. A part is a folder or a file directly in photowalk/;
-# the session is one of its own, because it stands above the rest of world/.
+# the session is one of its own, because it stands above the rest of world/, and so are the networks of checkpoints/.
 MAY_IMPORT = {
     "geometry": set(),
     "kernels": set(),
     "diffusion": set(),
     "models": {"kernels"},
+    "checkpoints": {"kernels", "models"},
+    "checkpoints.networks": _BELOW_WORLD | {"world", "presets", "checkpoints"},
     "scene": _BELOW_SCENE,
     "memory": _BELOW_SCENE | {"scene"},
     "perception": _BELOW_SCENE | {"scene", "models"},
     "world": _BELOW_WORLD,
-    "presets": _BELOW_WORLD | {"world"},
+    "presets": _BELOW_WORLD | {"world", "checkpoints"},
     "world.session": _BELOW_WORLD | {"world", "presets", "reconstruct", "export"},
     "reconstruct": _BELOW_SCENE | {"scene", "models", "perception"},
     "export": _BELOW_SCENE | {"scene", "models", "perception"},
