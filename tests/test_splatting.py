@@ -88,8 +88,10 @@ def test_soft_splatting_matches_its_twin(pixel_centre):
         for t in group:
             expected, known = soft_twin(values, depth, sources, targets[t], sharpness, pixel_centre)
             assert torch.equal(warped.known[t], known)
-            torch.testing.assert_close(warped.values[t][:, known].double(), expected[:-1][:, known], atol=2e-5, rtol=0)
-            torch.testing.assert_close(warped.depth[t][known].double(), expected[-1][known], atol=2e-5, rtol=0)
+            torch.testing.assert_close(
+                warped.values[t][:, known].double(), expected[:-1][:, known], atol=1e-4, rtol=0
+            )  # float32
+            torch.testing.assert_close(warped.depth[t][known].double(), expected[-1][known], atol=1e-4, rtol=0)
             assert (warped.values[t][:, ~known] == -1).all()
             assert (warped.depth[t][~known] == 0).all()
 

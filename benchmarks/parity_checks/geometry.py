@@ -23,9 +23,6 @@ from photowalk.scene.warping import ray_features, warp
 Comparison = tuple[str, float, float]
 
 TOLERANCE = 1e-5  # float32 and another order of additions
-# The reference rounds landing places to float32. Where only the rim of a point touches a pixel its last bit shows, and
-# among the millions of points of a chunk there are such: float64 itself is up to 0.02 off there.
-CHUNK_WARP_TOLERANCE = 1e-4
 PUBLISHED_LAYOUT = "f1k1f4s2f1s1f16k4f2k2f1k1_g20"
 TEMPORAL_FACTOR = 4
 SIDE = 8  # pixels per latent pixel
@@ -127,7 +124,7 @@ def _recalls(memory: SpatialMemory, cameras: Cameras, stated: dict) -> Iterator[
 def _latest_warp(golden: dict, source: Cameras, targets: Cameras, stated: dict) -> Iterator[Comparison]:
     rgb, depth = golden["rgb_every_40th"][:, :, -1], _clean(golden["buffer_depth"][0])
     warped = _warp(rgb, depth, source, targets, group=stated["warp_chunk_size"])
-    yield "warped picture", _error(warped.values[7::8], golden["warp_rgb_every_8th"]), CHUNK_WARP_TOLERANCE
+    yield "warped picture", _error(warped.values[7::8], golden["warp_rgb_every_8th"]), TOLERANCE
     yield "warped mask", _error(warped.known[7::8].float(), golden["warp_mask_every_8th"][:, 0]), 0.0
 
 
@@ -139,8 +136,8 @@ def _best_warp(golden: dict, recalled: Sequence[View], targets: Cameras, stated:
     warped = _warp(
         canonical[None], _clean(best.depth[None]), best.camera[None], targets, group=stated["warp_chunk_size"]
     )
-    yield "best view's map", _error(warped.values[7::8], golden["warp_coord_best_every_8th"]), CHUNK_WARP_TOLERANCE
-    yield "best view's depth", _error(warped.depth[7::8], golden["warp_depth_best_every_8th"]), CHUNK_WARP_TOLERANCE
+    yield "best view's map", _error(warped.values[7::8], golden["warp_coord_best_every_8th"]), TOLERANCE
+    yield "best view's depth", _error(warped.depth[7::8], golden["warp_depth_best_every_8th"]), TOLERANCE
 
 
 def _correspondence(golden: dict, recalled: Sequence[View], targets: Cameras, stated: dict) -> Iterator[Comparison]:
@@ -161,10 +158,10 @@ def _correspondence(golden: dict, recalled: Sequence[View], targets: Cameras, st
     own = memory_correspondence(slots, SIDE, *latent_size, device=torch.device("cpu"))[0]
     first_new = HistoryLayout.parse(PUBLISHED_LAYOUT).history_frames
     strided = golden["buffer_every_16th_channel"][0]
-    yield "correspondence", _error(new[::16], strided[:, first_new:]), CHUNK_WARP_TOLERANCE
+    yield "correspondence", _error(new[::16], strided[:, first_new:]), TOLERANCE
     yield "memory slots", _error(own[::16], strided[:, 1 : 1 + slots]), TOLERANCE
     whole = golden["buffer_frames_1_5_25_44"][0]
-    yield "correspondence, all channels", _error(new[:, [0, -1]], whole[:, 2:]), CHUNK_WARP_TOLERANCE
+    yield "correspondence, all channels", _error(new[:, [0, -1]], whole[:, 2:]), TOLERANCE
     yield "memory slots, all channels", _error(own[:, [0, -1]], whole[:, :2]), TOLERANCE
 
 

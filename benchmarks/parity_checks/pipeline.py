@@ -87,7 +87,7 @@ def check_walk(folder: Path, name: str) -> Iterable[Comparison]:
             videos.append(2 * state.chunks[-1].clip.video[7::8] - 1)
             warps.append(2 * preview.video[7::8] - 1)
     yield "timesteps", _timestep_error(recorder, stated), 1e-6
-    yield "remembered", float(list(state.memory.frames[: -_NEW]) != stated["cache_frame_ids_at_the_end"]), 0.0
+    yield "remembered", float(list(state.memory.frames[:-_NEW]) != stated["cache_frame_ids_at_the_end"]), 0.0
     yield "history_latents", _error(state.latents[None], golden["history_latents"]), WALK_TOLERANCE
     yield "video", _error(torch.cat(videos).transpose(0, 1)[None], golden["video_every_8th"]), WALK_TOLERANCE
     yield "warps", _error(torch.cat(warps).transpose(0, 1)[None], golden["warp_video"]), WALK_TOLERANCE

@@ -1,32 +1,122 @@
 """Forward splatting by the published soft rule (softmax splatting, Niklaus and Liu, CVPR 2020).
 
 Every point is shared among the four pixels around it, weighted down exponentially by its depth. The softness depends on
-the farthest point of a whole group of targets. The module knows nothing of camera objects.
+the farthest point of a whole group of targets. Points go to their target by way of the world, each step rounded to
+float32 in the published order, without fused multiplications: where only the rim of a point touches a pixel, the last
+bit of where it lands decides what the pixel shows. The module knows nothing of camera objects.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import warp as wp
 from torch import Tensor
 
 from photowalk.kernels.launch import device_of, parallel_over_first_axis
-from photowalk.kernels.splatting import land, point_arrays, points_only, shape_of_launch, source_row, splat_dim
+from photowalk.kernels.splatting import points_only, shape_of_launch, splat_dim
 
-wp.set_module_options({"enable_backward": False})
+wp.set_module_options({"enable_backward": False, "fuse_fp": False})
 
 OCCLUSION_SHARPNESS = 50.0  # published: exponent of the depth weight at the farthest point
 WEIGHT_EPSILON = 1e-7  # published: keeps depth weights and divisions by z away from zero
 
 
+@dataclass(frozen=True)
+class Steps:
+    """The way of a source pixel to a target: to a ray, into the world, into the target's camera, onto its picture."""
+
+    ray_from_pixel: Tensor  # [V, 3, 3]
+    world_from_source: Tensor  # [V, 4, 4]
+    target_from_world: Tensor  # [T, 4, 4]
+    pixel_from_target: Tensor  # [T, 3, 3]
+
+    @classmethod
+    def of(
+        cls,
+        source_from_world: Tensor,  # [V, 4, 4]
+        source_intrinsics: Tensor,  # [V, 3, 3]
+        target_from_world: Tensor,  # [T, 4, 4]
+        target_intrinsics: Tensor,  # [T, 3, 3]
+    ) -> Steps:
+        """Inverses in float32 by elimination, not by transposing rotations, as published."""
+        return cls(
+            torch.linalg.inv(source_intrinsics.float()),
+            torch.linalg.inv(source_from_world.float()),
+            target_from_world.float(),
+            target_intrinsics.float(),
+        )
+
+    def __getitem__(self, targets: slice | list[int]) -> Steps:
+        return Steps(
+            self.ray_from_pixel,
+            self.world_from_source,
+            self.target_from_world[targets],
+            self.pixel_from_target[targets],
+        )
+
+    def __len__(self) -> int:
+        """Number of targets."""
+        return len(self.target_from_world)
+
+    def arrays(self) -> list[wp.array]:
+        return [
+            wp.from_torch(self.ray_from_pixel.contiguous(), dtype=wp.mat33),
+            wp.from_torch(self.world_from_source.contiguous(), dtype=wp.mat44),
+            wp.from_torch(self.target_from_world.contiguous(), dtype=wp.mat44),
+            wp.from_torch(self.pixel_from_target.contiguous(), dtype=wp.mat33),
+        ]
+
+
+@wp.func
+def _turned(matrix: wp.mat33, point: wp.vec3) -> wp.vec3:
+    return wp.vec3(
+        matrix[0, 0] * point[0] + matrix[0, 1] * point[1] + matrix[0, 2] * point[2],
+        matrix[1, 0] * point[0] + matrix[1, 1] * point[1] + matrix[1, 2] * point[2],
+        matrix[2, 0] * point[0] + matrix[2, 1] * point[1] + matrix[2, 2] * point[2],
+    )
+
+
+@wp.func
+def _moved(pose: wp.mat44, point: wp.vec3) -> wp.vec3:
+    return wp.vec3(
+        pose[0, 0] * point[0] + pose[0, 1] * point[1] + pose[0, 2] * point[2] + pose[0, 3],
+        pose[1, 0] * point[0] + pose[1, 1] * point[1] + pose[1, 2] * point[2] + pose[1, 3],
+        pose[2, 0] * point[0] + pose[2, 1] * point[1] + pose[2, 2] * point[2] + pose[2, 3],
+    )
+
+
+@wp.func
+def _land(
+    ray_from_pixel: wp.mat33,
+    world_from_source: wp.mat44,
+    target_from_world: wp.mat44,
+    pixel_from_target: wp.mat33,
+    x: float,
+    y: float,
+    depth: float,
+) -> wp.vec3:
+    """Homogeneous pixel of the target."""
+    ray = _turned(ray_from_pixel, wp.vec3(x, y, 1.0))
+    world = _moved(world_from_source, wp.vec3(depth * ray[0], depth * ray[1], depth * ray[2]))
+    return _turned(pixel_from_target, _moved(target_from_world, world))
+
+
+@wp.func
+def _log1p(z: float) -> float:
+    return float(wp.log(wp.float64(1.0) + wp.float64(z)))
+
+
 @wp.kernel
 def _splat_soft_kernel(
     depths: wp.array3d(dtype=wp.float32),  # [V, H, W], 0 = no point
-    linear: wp.array2d(dtype=wp.mat33d),  # [T, V]
-    offset: wp.array2d(dtype=wp.vec3d),  # [T, V]
-    sharpness: wp.array(dtype=wp.float32),  # [T]
+    ray_from_pixel: wp.array(dtype=wp.mat33),  # [V]
+    world_from_source: wp.array(dtype=wp.mat44),  # [V]
+    target_from_world: wp.array(dtype=wp.mat44),  # [T]
+    pixel_from_target: wp.array(dtype=wp.mat33),  # [T]
+    softness: wp.array(dtype=wp.float32),  # [T]
     values: wp.array4d(dtype=wp.float32),  # [V, C, H, W]
     pixel_centre: float,
     height: int,
@@ -39,16 +129,25 @@ def _splat_soft_kernel(
 ):
     n, v, i, block = wp.tid()
     t = first_target + n
-    row = source_row(linear[t, v], offset[t, v], float(i) + pixel_centre)
+    row = float(i) + pixel_centre
     for j in range(block * run, wp.min(block * run + run, depths.shape[2])):
         depth = depths[v, i, j]
         if depth > 0.0:
-            landed = land(row, float(j) + pixel_centre, depth)
+            column = float(j) + pixel_centre
+            landed = _land(
+                ray_from_pixel[v],
+                world_from_source[v],
+                target_from_world[t],
+                pixel_from_target[t],
+                column,
+                row,
+                depth,
+            )
             z = landed[2]
-            x = landed[0] + float(j) + 1.0  # a margin of one pixel, as published: it decides the last bit
-            y = landed[1] + float(i) + 1.0
+            x = (landed[0] / (z + 1.0e-7) - column) + float(j) + 1.0  # as published: flow, and a margin of one pixel
+            y = (landed[1] / (z + 1.0e-7) - row) + float(i) + 1.0
             if z > 0.0 and x > 0.0 and y > 0.0 and x < float(width + 1) and y < float(height + 1):
-                weight = 1.0 / (wp.exp(wp.min(80.0, sharpness[t] * wp.log(1.0 + z))) + 1.0e-7)
+                weight = 1.0 / (wp.exp(wp.min(80.0, _log1p(z) / softness[t] * 50.0)) + 1.0e-7)
                 payload = wp.vec4(z, z, z, 1.0)
                 if channels > 0:
                     payload[0] = values[v, first_channel, i, j]
@@ -75,6 +174,36 @@ def _splat_soft_kernel(
                                 to_x = left
                             if to_x >= 0 and to_x < width:
                                 wp.atomic_add(sums, n, to_y * width + to_x, share * payload)
+
+
+@wp.kernel
+def _farthest_kernel(
+    depths: wp.array3d(dtype=wp.float32),  # [V, H, W], 0 = no point
+    ray_from_pixel: wp.array(dtype=wp.mat33),  # [V]
+    world_from_source: wp.array(dtype=wp.mat44),  # [V]
+    target_from_world: wp.array(dtype=wp.mat44),  # [T]
+    pixel_from_target: wp.array(dtype=wp.mat33),  # [T]
+    pixel_centre: float,
+    first_target: int,
+    farthest: wp.array(dtype=wp.float32),  # [T], starts at 0
+):
+    n, v, i = wp.tid()
+    t = first_target + n
+    largest = float(0.0)
+    for j in range(depths.shape[2]):
+        depth = depths[v, i, j]
+        if depth > 0.0:
+            landed = _land(
+                ray_from_pixel[v],
+                world_from_source[v],
+                target_from_world[t],
+                pixel_from_target[t],
+                float(j) + pixel_centre,
+                float(i) + pixel_centre,
+                depth,
+            )
+            largest = wp.max(largest, landed[2])
+    wp.atomic_max(farthest, t, largest)
 
 
 @wp.kernel
@@ -133,38 +262,38 @@ def _range_kernel(
     wp.atomic_max(highest, first_target + n, high)
 
 
-def occlusion_sharpness(
+def group_softness(
     depths: Tensor,  # [V, H, W]
-    maps: tuple[Tensor, Tensor],  # pixel_maps of all targets
+    steps: Steps,  # to all targets
     *,
     pixel_centre: float,
     group: int,
-    invalid_at_origin: Tensor | None = None,  # [T, 4, 4] target_from_world: points without depth count at the origin
+    invalid_at_origin: bool = False,  # points without depth count at the world's origin
 ) -> Tensor:
-    """[T] exponents of the soft rule: 50 / max log1p(z) over all points in `group` consecutive targets."""
+    """[T] the softness of the soft rule: max log1p(z) over all points in `group` consecutive targets."""
     depths = points_only(depths)
-    farthest = _farthest(depths, *maps, pixel_centre)
-    if invalid_at_origin is not None and bool((depths == 0).any()):
-        farthest = farthest.maximum(invalid_at_origin[:, 2, 3].double())
-    return (OCCLUSION_SHARPNESS / (torch.log1p(_group_maximum(farthest, group)) + WEIGHT_EPSILON)).float()
+    farthest = _farthest(depths, steps, pixel_centre)
+    if invalid_at_origin and bool((depths == 0).any()):
+        farthest = farthest.maximum(steps.target_from_world[:, 2, 3])
+    return _group_maximum(torch.log1p(farthest), group) + WEIGHT_EPSILON
 
 
 def splat_soft(
     values: Tensor,  # [V, C, H, W]
     depths: Tensor,  # [V, H, W]
-    maps: tuple[Tensor, Tensor],  # pixel_maps of the targets
+    steps: Steps,
     size: tuple[int, int],  # H', W' of the targets
     *,
-    sharpness: Tensor,  # [T], see occlusion_sharpness
+    softness: Tensor,  # [T], see group_softness
     pixel_centre: float = 0.5,
     background: float = 0.0,  # value where nothing lands; published images: -1
 ) -> tuple[Tensor, Tensor, Tensor]:
     """-> values [T, C, H', W'], depth [T, H', W'] (0 where nothing lands) and where something lands, bool [T, H', W'].
 
-    A point's share of a pixel is its bilinear weight over (1 + z)^sharpness; a point exactly on a row or column of
-    pixels counts twice, as published. Sums are in float32; on a GPU their last bits hang on the order of threads.
+    A point's share of a pixel is its bilinear weight over (1 + z)^(50 / softness); a point exactly on a row or column
+    of pixels counts twice, as published. Sums are in float32; on a GPU their last bits hang on the order of threads.
     """
-    depths, targets, channels = points_only(depths), len(maps[0]), values.shape[1]
+    depths, targets, channels = points_only(depths), len(steps), values.shape[1]
     splatted = depths.new_empty(targets, channels, *size)
     depth = depths.new_empty(targets, *size)
     known = torch.empty_like(depth, dtype=torch.uint8)
@@ -175,43 +304,45 @@ def splat_soft(
         inputs = [sums, background, run, start, channel, count, *results]
         wp.launch(_normalise_kernel, dim, inputs, device=sums.device)
 
-    _accumulate(values, depths, maps, size, sharpness, pixel_centre, store)
+    _accumulate(values, depths, steps, size, softness, pixel_centre, store)
     return splatted, depth, known.view(torch.bool)
 
 
 def soft_depth_range(
     depths: Tensor,  # [V, H, W]
-    maps: tuple[Tensor, Tensor],
+    steps: Steps,
     size: tuple[int, int],
     *,
-    sharpness: Tensor,  # [T]
+    softness: Tensor,  # [T]
     pixel_centre: float = 0.5,
 ) -> tuple[Tensor, Tensor]:
     """Least and greatest depth [T] that `splat_soft` would give, pixels where nothing lands being 0."""
     depths = points_only(depths)
-    lowest, highest = depths.new_full((len(maps[0]),), torch.inf), depths.new_zeros(len(maps[0]))
+    lowest, highest = depths.new_full((len(steps),), torch.inf), depths.new_zeros(len(steps))
     results = [wp.from_torch(lowest), wp.from_torch(highest)]
 
     def store(start: int, n: int, channel: int, sums: wp.array, run: int) -> None:
         wp.launch(_range_kernel, (n, -(-sums.shape[1] // run)), [sums, run, start, *results], device=sums.device)
 
-    _accumulate(depths.new_empty(len(depths), 0, *depths.shape[1:]), depths, maps, size, sharpness, pixel_centre, store)
+    values = depths.new_empty(len(depths), 0, *depths.shape[1:])
+    _accumulate(values, depths, steps, size, softness, pixel_centre, store)
     return lowest, highest
 
 
 def _accumulate(
     values: Tensor,
     depths: Tensor,
-    maps: tuple[Tensor, Tensor],
+    steps: Steps,
     size: tuple[int, int],
-    sharpness: Tensor,
+    softness: Tensor,
     pixel_centre: float,
     store: Callable[[int, int, int, wp.array, int], None],
 ) -> None:
     """Sum up target after target, three channels at a time, and let `store` take and clear the sums."""
-    targets, channels = len(maps[0]), values.shape[1]
+    targets, channels = len(steps), values.shape[1]
     pixels = wp.from_torch(values.float().contiguous())
-    inputs = [*point_arrays(depths, maps), wp.from_torch(sharpness.float().contiguous()), pixels, pixel_centre, *size]
+    points = [wp.from_torch(depths), *steps.arrays()]
+    inputs = [*points, wp.from_torch(softness.float().contiguous()), pixels, pixel_centre, *size]
     device, (run, at_once) = device_of(depths), shape_of_launch(depths)
     _splat_soft_kernel.module.load(device)
 
@@ -228,20 +359,17 @@ def _accumulate(
     parallel_over_first_axis(launch, targets, depths.device)
 
 
-def _farthest(depths: Tensor, linear: Tensor, offset: Tensor, pixel_centre: float) -> Tensor:
+def _farthest(depths: Tensor, steps: Steps, pixel_centre: float) -> Tensor:
     """[T] largest z, at least 0, of any point in each target camera."""
-    rows = torch.arange(depths.shape[1], device=depths.device) + pixel_centre
-    columns = torch.arange(depths.shape[2], device=depths.device) + pixel_centre
-    farthest = linear.new_zeros(len(linear))
-    for v, depth in enumerate(depths):
-        valid = depth > 0
-        if not bool(valid.any()):
-            continue
-        points = torch.stack([depth * columns, depth * rows[:, None], depth])[:, valid]  # [3, N]
-        for first in range(0, len(linear), 8):
-            part = slice(first, first + 8)
-            z = (linear[part, v, 2].float() @ points).amax(-1).double() + offset[part, v, 2]
-            farthest[part] = farthest[part].maximum(z)
+    farthest = depths.new_zeros(len(steps))
+    inputs, device = [wp.from_torch(depths), *steps.arrays(), pixel_centre], device_of(depths)
+    _farthest_kernel.module.load(device)
+
+    def launch(first: int, count: int) -> None:
+        dim = (count, *depths.shape[:2])
+        wp.launch(_farthest_kernel, dim, [*inputs, first, wp.from_torch(farthest)], device=device)
+
+    parallel_over_first_axis(launch, len(steps), depths.device)
     return farthest
 
 

@@ -82,3 +82,6 @@ class SpatialMemory:
         world = points @ pose[:3, :3].mT + pose[:3, 3]
         nowhere = 0.0 if self.invalid_at_origin else torch.nan
         return torch.where(((depth > 0) & depth.isfinite())[..., None], world, nowhere).flatten(0, 1)
+
+
+EMPTY_MEMORY = SpatialMemory()

@@ -32,11 +32,11 @@ class WanCodec(nn.Module):
 
     def __init__(self, network: AutoencoderKLWan) -> None:
         super().__init__()
-        if network.config.patch_size is not None:
+        if network.config["patch_size"] is not None:
             raise ValueError("this is a codec of Wan 2.2 (it has a patch size); the codec of Wan 2.1 is wanted")
         self.network = network
-        self.spatial_factor = 2 ** (len(network.config.dim_mult) - 1)
-        self.channels = network.config.z_dim
+        self.spatial_factor = 2 ** (len(network.config["dim_mult"]) - 1)
+        self.channels = network.config["z_dim"]
 
     @classmethod
     def from_config(cls, **config) -> WanCodec:
@@ -88,8 +88,8 @@ class WanCodec(nn.Module):
     def _constants(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and reciprocal deviation of the latents, [C, 1, 1, 1]; both rounded before they are used."""
         config, device = self.network.config, like.device
-        mean = torch.tensor(config.latents_mean, device=device)
-        deviation = torch.tensor(config.latents_std, device=device)
+        mean = torch.tensor(config["latents_mean"], device=device)
+        deviation = torch.tensor(config["latents_std"], device=device)
         return mean.to(self._dtype).view(-1, 1, 1, 1), (1 / deviation).to(self._dtype).view(-1, 1, 1, 1)
 
     def _check_video(self, video: Tensor, state: StreamState) -> None:

@@ -18,7 +18,7 @@ from photowalk.kernels.lookup import SEEN_AS_SKY, SEEN_BY_NONE, look_up
 from photowalk.kernels.rays import ray_blocks
 from photowalk.kernels.splatting import pixel_maps
 from photowalk.kernels.splatting_nearest import splat_nearest
-from photowalk.kernels.splatting_soft import occlusion_sharpness, soft_depth_range, splat_soft
+from photowalk.kernels.splatting_soft import Steps, group_softness, soft_depth_range, splat_soft
 from photowalk.scene.types import View
 
 NO_SOURCE = -1
@@ -63,33 +63,28 @@ def warp(
             f"warp wants values [V, C, H, W], depth [V, H, W] and V cameras, got {tuple(values.shape)}, "
             f"{tuple(depth.shape)} and {len(sources)} cameras"
         )
-    maps = pixel_maps(sources.camera_from_world, sources.intrinsics, targets.camera_from_world, targets.intrinsics)
+    poses = (sources.camera_from_world, sources.intrinsics, targets.camera_from_world, targets.intrinsics)
     size = (targets.height, targets.width)
-    built_maps = (maps[0][built], maps[1][built])
     if mode == "nearest":
+        maps = pixel_maps(*poses)
         found, found_depth, source = splat_nearest(
             values,
             depth,
-            built_maps,
+            (maps[0][built], maps[1][built]),
             size,
             magnification=targets.intrinsics[built, None, 0, 0] / sources.intrinsics[:, 0, 0],
             pixel_centre=pixel_centre,
             background=background,
         )
         return Warped(found, found_depth, source >= 0)
-    sharpness = occlusion_sharpness(
-        depth,
-        maps,
-        pixel_centre=pixel_centre,
-        group=group,
-        invalid_at_origin=targets.camera_from_world if invalid_at_origin else None,
-    )
+    steps = Steps.of(*poses)
+    softness = group_softness(depth, steps, pixel_centre=pixel_centre, group=group, invalid_at_origin=invalid_at_origin)
     found, found_depth, known = splat_soft(
         values,
         depth,
-        built_maps,
+        steps[built],
         size,
-        sharpness=sharpness[built],
+        softness=softness[built],
         pixel_centre=pixel_centre,
         background=background,
     )
@@ -107,17 +102,10 @@ def soft_depth_limits(
     among: slice | list[int] = slice(None),
 ) -> tuple[float, float]:
     """Least and greatest depth of a soft warp over all pixels of the targets `among`, without storing it."""
-    maps = pixel_maps(sources.camera_from_world, sources.intrinsics, targets.camera_from_world, targets.intrinsics)
-    sharpness = occlusion_sharpness(
-        depth,
-        maps,
-        pixel_centre=pixel_centre,
-        group=group,
-        invalid_at_origin=targets.camera_from_world if invalid_at_origin else None,
-    )
-    chosen = (maps[0][among], maps[1][among])
+    steps = Steps.of(sources.camera_from_world, sources.intrinsics, targets.camera_from_world, targets.intrinsics)
+    softness = group_softness(depth, steps, pixel_centre=pixel_centre, group=group, invalid_at_origin=invalid_at_origin)
     size = (targets.height, targets.width)
-    lowest, highest = soft_depth_range(depth, chosen, size, sharpness=sharpness[among], pixel_centre=pixel_centre)
+    lowest, highest = soft_depth_range(depth, steps[among], size, softness=softness[among], pixel_centre=pixel_centre)
     return float(lowest.amin()), float(highest.amax())
 
 

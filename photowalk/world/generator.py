@@ -18,7 +18,7 @@ from photowalk.diffusion.noise import numpy_noise
 from photowalk.diffusion.sampler import Sampler
 from photowalk.geometry.cameras import Cameras
 from photowalk.memory.policies import Policy
-from photowalk.memory.spatial_memory import SpatialMemory
+from photowalk.memory.spatial_memory import EMPTY_MEMORY, SpatialMemory
 from photowalk.models.conditioning import Conditioning
 from photowalk.models.protocols import DetailStage, ImageEncoder, TextEncoder, VideoCodec
 from photowalk.models.world_transformer import WorldTransformer
@@ -40,7 +40,7 @@ class GenerationConfig:
     depth_stride: int  # every n-th new frame gets depth and is remembered, the last one always; published: 8
     guidance: float  # 1 runs one branch
     negative_prompt: str
-    memory: SpatialMemory = SpatialMemory()  # the empty one, with the convention by which depth becomes points
+    memory: SpatialMemory = EMPTY_MEMORY  # the empty one, with the convention by which depth becomes points
     rounded: bool = True  # published: False, frames stay as decoded, unclamped; a world on disk wants True
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from photowalk.geometry.cameras import Cameras
-from photowalk.memory.spatial_memory import SpatialMemory
+from photowalk.memory.spatial_memory import EMPTY_MEMORY, SpatialMemory
 from photowalk.models.protocols import StreamState
 from photowalk.scene.types import Clip, View
 
@@ -49,7 +49,7 @@ class WorldState:
     latest: View  # the last frame
 
     @classmethod
-    def from_chunks(cls, chunks: Iterable[Chunk], memory: SpatialMemory = SpatialMemory()) -> WorldState:
+    def from_chunks(cls, chunks: Iterable[Chunk], memory: SpatialMemory = EMPTY_MEMORY) -> WorldState:
         """`memory` is the empty one to fill: it says by which convention depth becomes points."""
         photo, *later = chunks
         if len(photo.clip) != 1:

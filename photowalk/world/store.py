@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from photowalk.geometry.cameras import Cameras
-from photowalk.memory.spatial_memory import SpatialMemory
+from photowalk.memory.spatial_memory import EMPTY_MEMORY, SpatialMemory
 from photowalk.models.protocols import StreamState
 from photowalk.scene.images import from_bytes, to_bytes, write_png
 from photowalk.scene.types import Clip
@@ -116,7 +116,7 @@ class WorldStore:
 
     # ---- reading
 
-    def load(self, device: torch.device | str = "cpu", memory: SpatialMemory = SpatialMemory()) -> WorldState:
+    def load(self, device: torch.device | str = "cpu", memory: SpatialMemory = EMPTY_MEMORY) -> WorldState:
         """The whole world, remembered in `memory`, an empty one. Raises WorldError that names a missing or damaged
         chunk and what can be done."""
         chunks = (self.chunk(index, device) for index in range(len(self.manifest.chunks)))
