@@ -267,7 +267,7 @@ def _parser() -> argparse.ArgumentParser:
     command = _command(commands, "reconstruct", reconstruct, "make splats of the walk, in WORLD/scene")
     command.add_argument("world", metavar="WORLD")
 
-    command = _command(commands, "export", export, "write files: .ply splats, .mp4 walk, .npz or .json cameras")
+    command = _command(commands, "export", export, "write files for viewers, engines and simulators; see docs/export.md")
     command.add_argument("world", metavar="WORLD")
     command.add_argument("files", metavar="FILE", nargs="+")
 

@@ -249,5 +249,5 @@ def test_reconstruction_and_exports(tmp_path):
     for name in ("a.npz", "a.json"):
         assert len(path_files.read(tmp_path / name, lens=make_chunk(0).clip.cameras[0])) == world.manifest.frames
     for name, reason in [("a.obj", "no known format"), ("none/a.ply", "no folder")]:
-        with pytest.raises(WorldError, match=reason):
+        with pytest.raises(ValueError, match=reason):
             world.export([tmp_path / name])

@@ -13,25 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from photowalk.export.contents import Contents
+from photowalk.export.conventions import SplatFileError, check_splats, log_scales, logit_opacities
 from photowalk.scene.images import write_atomically
 from photowalk.scene.types import Splats
 
-OPACITY_MARGIN = 1e-6  # opacities are written within (margin, 1 - margin), where the logit is finite
-SCALE_MINIMUM = 1e-10
 _MAXIMUM_HEADER = 65536
 _TYPES = {"float": "<f4", "float32": "<f4", "double": "<f8", "uchar": "u1", "uint8": "u1", "int": "<i4", "uint": "<u4"}
 
 
-class SplatFileError(ValueError):
-    """A splat file that cannot be read or splats that cannot be written: the text says why."""
-
-
 def write_ply(path: str | Path, splats: Splats) -> None:
-    """Write splats of degree 0 to 3. Raises SplatFileError if they hold NaN or infinity."""
-    columns = _columns(splats)
-    for name, column in columns.items():
-        if not np.isfinite(column).all():
-            raise SplatFileError(f"{path}: {name} of {int((~np.isfinite(column)).sum())} splats is not a finite number")
+    """Write splats of degree 0 to 3. Raises SplatFileError if there are none, or if they hold NaN or infinity."""
+    columns = _columns(check_splats(splats, path))
     table = np.empty(len(splats), dtype=[(name, "<f4") for name in columns])
     for name, column in columns.items():
         table[name] = column
@@ -44,6 +37,11 @@ def write_ply(path: str | Path, splats: Splats) -> None:
             table.tofile(file)
 
     write_atomically(path, fill)
+
+
+def export_ply(path: Path, contents: Contents) -> None:
+    """The splats of a world. Raises SplatFileError."""
+    write_ply(path, contents.need_splats(path))
 
 
 def read_splats(path: str | Path) -> Splats:
@@ -85,15 +83,14 @@ def _columns(splats: Splats) -> dict[str, np.ndarray]:
     values = {
         name: getattr(splats, name).detach().double().cpu() for name in ("means", "scales", "rotations", "colours")
     }
-    opacity = splats.opacities.detach().double().cpu().clamp(OPACITY_MARGIN, 1 - OPACITY_MARGIN)
     rest = values["colours"][:, 1:].mT.flatten(1)
     groups = [
         (["x", "y", "z"], values["means"]),
         (["nx", "ny", "nz"], torch.zeros(len(splats), 3)),
         ([f"f_dc_{k}" for k in range(3)], values["colours"][:, 0]),
         ([f"f_rest_{k}" for k in range(rest.shape[1])], rest),
-        (["opacity"], torch.logit(opacity)[:, None]),
-        ([f"scale_{k}" for k in range(3)], values["scales"].clamp_min(SCALE_MINIMUM).log()),
+        (["opacity"], logit_opacities(splats.opacities.detach().double().cpu())[:, None]),
+        ([f"scale_{k}" for k in range(3)], log_scales(values["scales"])),
         ([f"rot_{k}" for k in range(4)], torch.nn.functional.normalize(values["rotations"], dim=-1)),
     ]
     return {name: block[:, k].numpy() for names, block in groups for k, name in enumerate(names)}

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 
-from photowalk.geometry import path_files
+from photowalk.export.contents import Contents, level
+from photowalk.export.formats import format_of
 from photowalk.geometry.cameras import Cameras
 from photowalk.geometry.path_language import plan
 from photowalk.presets import Preset, load_preset
@@ -28,6 +28,7 @@ from photowalk.world.state import WorldState
 from photowalk.world.store import FRAMES_PER_SECOND, Job, Manifest, WorldError, WorldStore, create, new_world
 
 Note = Callable[[str], None]
+_FILES = ("world.json", "photo.png", "preview.png", "walk.mp4")  # of a world's folder, besides its folders
 
 
 def _ignore(_: object) -> None:
@@ -270,21 +271,24 @@ class World:
         return self
 
     def export(self, files: list[str | Path]) -> None:
-        """Write each file in the format of its ending: .ply splats, .mp4 the walk, .npz or .json its cameras."""
-        writers = {
-            ".ply": self._export_splats,
-            ".mp4": self._store.write_video,
-            ".npz": lambda file: path_files.write(file, self._store.cameras()),
-            ".json": lambda file: path_files.write(file, self._store.cameras()),
-        }
+        """Write each file in the format of its ending (photowalk.export.formats), or the walk as .mp4.
+
+        A file that is there is replaced when its successor is whole. Raises WorldError, ExportError.
+        """
         targets = [Path(file) for file in files]
+        formats = {file: None if file.suffix.lower() == ".mp4" else format_of(file) for file in targets}
         for file in targets:
-            if file.suffix.lower() not in writers:
-                raise WorldError(f"{file}: '{file.suffix}' is no known format; known endings: {', '.join(writers)}")
             if not file.absolute().parent.is_dir():
                 raise WorldError(f"{file}: there is no folder {file.absolute().parent}; make it first")
-        for file in targets:
-            writers[file.suffix.lower()](file)
+            if self._is_part_of_world(file):
+                raise WorldError(f"{file} is a part of the world; choose another name")
+        shown = any(known is not None and known.scene for known in formats.values())
+        contents = self._contents(with_scene=shown)
+        for file, known in formats.items():
+            if known is None:
+                self._store.write_video(file)
+            else:
+                known.write(file, contents)
 
     # ---- inside
 
@@ -305,16 +309,20 @@ class World:
         on_note(f"{self.folder} was interrupted and is continued")
         return self.extend(on_step=on_step)
 
-    def _export_splats(self, file: Path) -> None:
-        splats = self.folder / "scene" / "splats.ply"
-        if not splats.is_file():
+    def _is_part_of_world(self, file: Path) -> bool:
+        """Whether an export of that name would destroy what the program needs."""
+        file, folder = file.absolute().resolve(), self.folder.absolute().resolve()
+        return folder in file.parents and (file.parent != folder or file.name in _FILES)
+
+    def _contents(self, *, with_scene: bool) -> Contents:
+        """What there is to export."""
+        from photowalk.export.ply import read_splats
+
+        cameras, file = self._store.cameras(), self.folder / "scene" / "splats.ply"
+        if with_scene and not file.is_file():
             raise WorldError(f"{self.folder} has no splats yet; make them with: photowalk reconstruct {self.folder}")
-        partial = file.with_name(f".{file.name}.partial")
-        try:
-            shutil.copyfile(splats, partial)
-            partial.replace(file)
-        finally:
-            partial.unlink(missing_ok=True)
+        splats = read_splats(file) if with_scene else None
+        return Contents(self.folder.absolute().name, cameras, level(cameras[0]), splats)
 
     def _make_chunks(self, on_step: OnStep) -> None:
         """Make what is left of the job; the store drops the job with its last chunk."""
