@@ -64,7 +64,8 @@ def gltf_problems(file):
     """Messages of Khronos' validator as (severity, code, pointer); 0 is an error."""
     tool = npm_tool("gltf-validator", "index.js")
     script = (
-        f"require({json.dumps(tool)}).validateBytes(new Uint8Array(require('fs').readFileSync({json.dumps(str(file))})))"
+        f"const content = require('fs').readFileSync({json.dumps(str(file))});"
+        f"require({json.dumps(tool)}).validateBytes(new Uint8Array(content))"
         ".then(r => console.log(JSON.stringify(r.issues.messages)))"
     )
     said = subprocess.run(["node", "-e", script], check=True, capture_output=True, text=True, timeout=120).stdout
