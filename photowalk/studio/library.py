@@ -16,6 +16,7 @@ import math
 import re
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -53,7 +54,7 @@ class Library:
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root).absolute()
         for name in ("users", "uploads", "jobs"):
-            (self.root / name).mkdir(parents=True, exist_ok=True, mode=0o700)
+            (self.root / name).mkdir(parents=True, exist_ok=True, mode=stat.S_IRWXU)
         self._summaries: dict[Path, tuple[int, dict]] = {}
         self._lock = Lock()
 
@@ -165,7 +166,7 @@ class Library:
             raise StudioError(f"'{user}' is no user name; give 1 to 32 of a-z, 0-9, - and _")
         world = new_identifier()
         place = self.root / "users" / user / world
-        place.mkdir(parents=True, mode=0o700)
+        place.mkdir(parents=True, mode=stat.S_IRWXU)
         self._write(place, about)
         return world
 

@@ -17,7 +17,7 @@ from photowalk.studio import planning, schemas, uploads
 from photowalk.studio.access import MAX_UPLOAD_BYTES
 from photowalk.studio.errors import ConflictError, NotFoundError, StudioError
 from photowalk.studio.job_queue import JobQueue
-from photowalk.studio.library import About, Library
+from photowalk.studio.library import About, Library, new_identifier
 from photowalk.studio.scenery import Scenery, SceneryCache
 from photowalk.studio.worker import LoadPreset
 from photowalk.world.session import World
@@ -150,6 +150,15 @@ class Studio:
         every = max(1, -(-len(placed) // _MAX_KEYFRAMES))
         kept = sorted({*range(every, len(placed), every), len(placed) - 1})
         return planning.poses_of(placed[kept])
+
+    def path_file(self, cameras: Cameras, ending: str) -> bytes:
+        """A planned path in a format that `read_path` and other programs read."""
+        file = self.library.upload(f"{new_identifier()}{ending}")
+        try:
+            path_files.write(file, cameras)
+            return file.read_bytes()
+        finally:
+            file.unlink(missing_ok=True)
 
     # ---- looking
 

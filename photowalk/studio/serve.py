@@ -1,0 +1,107 @@
+"""Start the studio: everything in one process but the generating, on one address."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+import webbrowser
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+
+from photowalk.studio.access import Access, choose_access, is_loopback
+from photowalk.studio.api import create_app
+from photowalk.studio.errors import StudioError
+from photowalk.studio.service import Studio
+from photowalk.studio.site import create_site
+from photowalk.studio.viewer import Viewer
+
+DEFAULT_PORT = 8008
+
+
+@dataclass(frozen=True)
+class Address:
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+
+
+def create_studio_app(studio: Studio, access: Access) -> FastAPI:
+    """The HTTP API and the pages."""
+    app = create_app(studio, access)
+    viewer = Viewer(studio)
+    app.include_router(create_site(viewer))
+    inner = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with inner(app):
+            yield
+            await asyncio.to_thread(viewer.close)
+
+    app.router.lifespan_context = lifespan
+    return app
+
+
+def serve(
+    root: Path, *, preset: str, address: Address, users: list[str], opened: str | None, open_browser: bool
+) -> None:
+    """Serve until interrupted. `opened`, a photo or a world folder, is shown first. Prints the links to open."""
+    access = choose_access(root, address.host, users)
+    studio = Studio(root, preset=preset)
+    first = "" if opened is None else _open(studio, next(iter(access.tokens), access.open_to or "me"), Path(opened))
+    app = create_studio_app(studio, access)
+    listening = _listen(address)
+    port = listening.getsockname()[1]
+    host = "localhost" if is_loopback(address.host) else address.host
+    base = f"http://{host}:{port}/"
+    fragment = f"#{first}" if first else ""
+    links = {user: f"{base}?token={token}{fragment}" for user, token in access.tokens.items()}
+    print(f"photowalk studio, worlds in {studio.root}")
+    for user, link in (links or {"": base + fragment}).items():
+        print(f"  open {link}" + (f"   (for {user})" if len(links) > 1 else ""), flush=True)
+    if not is_loopback(address.host):
+        print("  reachable by others: the connection is not encrypted; put a TLS proxy or an SSH tunnel before it")
+    if open_browser:
+        link = next(iter(links.values()), base + fragment)
+        threading.Thread(target=_open_browser, args=(link,), daemon=True).start()
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        timeout_keep_alive=20,
+        limit_concurrency=500,
+        timeout_graceful_shutdown=3,
+        ws_max_size=64 << 20,
+        server_header=False,
+    )
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def _open(studio: Studio, user: str, path: Path) -> str:
+    """The world to show first: an existing folder is adopted, a photo becomes a new world."""
+    if path.is_dir():
+        return studio.library.adopt(user, path)
+    if not path.is_file():
+        raise StudioError(f"there is no photo or world {path}; check the name")
+    with path.open("rb") as photo:
+        return studio.create(user, photo, title=path.stem[:120])[0].id
+
+
+def _listen(address: Address) -> socket.socket:
+    try:
+        return socket.create_server((address.host, address.port), backlog=128)
+    except OSError as error:
+        raise StudioError(
+            f"port {address.port} of {address.host} cannot be used ({error.strerror}); "
+            f"another studio may be running; choose another with --port, or 0 for a free one"
+        ) from error
+
+
+def _open_browser(link: str) -> None:
+    time.sleep(0.5)
+    webbrowser.open(link)

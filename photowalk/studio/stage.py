@@ -1,0 +1,285 @@
+"""The 3D part of a page: points or splats of a world, the cameras of its walk, and the path that is planned.
+
+It draws into one browser's scene. Everything is in the world's own coordinates (OpenCV: y down), so no pose is turned
+on its way. Machines that draw in software get fewer points and splats: `budget` says how many.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import viser
+from PIL import Image
+from torch import Tensor
+
+from photowalk.export.ply import read_splats
+from photowalk.geometry.cameras import Cameras
+from photowalk.geometry.motions import quaternion_from_rotation, rotation_from_quaternion
+from photowalk.kernels.rasterise import SH_DC
+from photowalk.scene.types import Splats
+from photowalk.studio import schemas
+from photowalk.studio.scenery import Scenery
+
+FREE, BLOCKED, PLANNED, WALKED, RECALLED = (
+    (94, 176, 255),
+    (255, 82, 82),
+    (255, 196, 74),
+    (150, 160, 178),
+    (64, 224, 168),
+)
+_FRUSTUMS = 40  # of a walk, at most
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much a browser is given to draw."""
+
+    points: int = 1_200_000
+    splats: int = 1_000_000
+
+    def halved(self) -> Budget:
+        return Budget(max(self.points // 2, 4000), max(self.splats // 2, 2000))
+
+
+SOFTWARE = Budget(points=60_000, splats=12_000)
+
+
+class Stage:
+    def __init__(self, client: viser.ClientHandle, budget: Budget) -> None:
+        self._client, self._scene, self.budget = client, client.scene, budget
+        self._frustums: list[viser.CameraFrustumHandle] = []
+        self._points: viser.PointCloudHandle | None = None
+        self._splats: viser.GaussianSplatHandle | None = None
+        self._path: list[viser.SceneNodeHandle] = []
+        self._scale = 1.0  # the photo's reference depth: what sizes of marks are measured in
+
+    # ---- the world
+
+    def clear(self) -> None:
+        self._scene.reset()
+        self._frustums, self._points, self._splats, self._path = [], None, None, []
+
+    def set_up(self, roll_deg: float, pitch_deg: float) -> None:
+        """Which way is up, where the photo was taken with a tilted camera."""
+        roll, pitch = math.radians(roll_deg), math.radians(pitch_deg)
+        up = np.array([math.sin(roll), -math.cos(roll) * math.cos(pitch), -math.sin(pitch)])
+        self._scene.set_up_direction(tuple(up / np.linalg.norm(up)))
+
+    def show_points(self, scenery: Scenery, chunks: tuple[int, int], size: float) -> int:
+        """The points of chunks [first, last]; how many are drawn."""
+        points, colours = scenery.cloud(*chunks)
+        self._scale = scenery.manifest.reference_depth
+        points, colours = _thinned(self.budget.points, points, colours)
+        self.hide_points()
+        self._points = self._scene.add_point_cloud(
+            "/points",
+            points.numpy().astype(np.float32),
+            colours.numpy(),
+            point_size=size * self._scale / 300,
+            point_shape="circle",
+            point_shading="flat",
+        )
+        return len(points)
+
+    def size_points(self, size: float) -> None:
+        if self._points is not None:
+            self._points.point_size = size * self._scale / 300
+
+    def hide_points(self) -> None:
+        if self._points is not None:
+            self._points.remove()
+            self._points = None
+
+    def show_splats(self, file: Path) -> tuple[int, int]:
+        """The splats of a file: how many are drawn, how many there are."""
+        splats = read_splats(file)
+        count = len(splats)
+        kept = _fewer(splats, self.budget.splats)
+        axes = rotation_from_quaternion(kept.rotations) * kept.scales[:, None, :]
+        self.hide_splats()
+        self._splats = self._scene.add_gaussian_splats(
+            "/splats",
+            kept.means.numpy(),
+            (axes @ axes.mT).numpy(),
+            (kept.colours[:, 0] * SH_DC + 0.5).clamp(0, 1).numpy(),
+            kept.opacities[:, None].clamp(0, 1).numpy(),
+        )
+        return len(kept), count
+
+    def hide_splats(self) -> None:
+        if self._splats is not None:
+            self._splats.remove()
+            self._splats = None
+
+    def show_cameras(self, scenery: Scenery, visible: bool) -> None:
+        """Frustums along the walk, with pictures; the photo and the last frame are always among them."""
+        for frustum in self._frustums:
+            frustum.remove()
+        self._frustums = []
+        if not visible:
+            return
+        cameras = scenery.cameras
+        every = max(8, -(-len(cameras) // _FRUSTUMS))
+        frames = sorted({0, len(cameras) - 1, *range(0, len(cameras), every)})
+        for frame in frames:
+            special = frame in (0, len(cameras) - 1)
+            image = _thumbnail(scenery.picture(frame)) if special or frame % (4 * every) == 0 else None
+            self._frustums.append(
+                self._frustum(
+                    f"/walk/{frame}",
+                    cameras[frame],
+                    scale=(0.07 if special else 0.035) * self._scale,
+                    color=PLANNED if frame == len(cameras) - 1 else WALKED,
+                    image=image,
+                )
+            )
+
+    def mark_recalled(self, scenery: Scenery, frames: list[int]) -> None:
+        self._scene.remove_by_name("/recalled")
+        for frame in frames:
+            self._frustum(
+                f"/recalled/{frame}",
+                scenery.cameras[frame],
+                scale=0.06 * self._scale,
+                color=RECALLED,
+                image=_thumbnail(scenery.picture(frame)),
+            )
+
+    # ---- the plan
+
+    def show_path(self, plan: schemas.Plan, lens: Cameras) -> None:
+        """The planned walk: thin where it is free, red where it would run into something, frustums for its speed."""
+        self.hide_path()
+        centres = np.array([pose.position for pose in plan.poses])
+        hits = np.array(plan.blocked)
+        if len(centres) > 1:
+            colours = np.where((hits[:-1] | hits[1:])[:, None], BLOCKED, FREE).astype(np.uint8)
+            segments = np.stack([centres[:-1], centres[1:]], axis=1)
+            lines = np.repeat(colours[:, None], 2, axis=1)
+            self._path.append(
+                self._scene.add_line_segments("/plan/line", segments, lines, thickness=3, thickness_units="screen")
+            )
+        every = max(4, len(centres) // 24)
+        for index in sorted({*range(every, len(centres), every), len(centres) - 1}):
+            pose = plan.poses[index]
+            self._path.append(
+                self._scene.add_camera_frustum(
+                    f"/plan/{index}",
+                    _fov_y(lens),
+                    lens.width / lens.height,
+                    scale=0.03 * self._scale,
+                    thickness=1.5,
+                    thickness_units="screen",
+                    color=BLOCKED if plan.blocked[index] else FREE,
+                    position=pose.position,
+                    wxyz=pose.wxyz,
+                )
+            )
+
+    def hide_path(self) -> None:
+        for node in self._path:
+            node.remove()
+        self._path = []
+
+    def add_gizmo(self, name: str, pose: schemas.Pose) -> viser.TransformControlsHandle:
+        return self._scene.add_transform_controls(
+            f"/keyframes/{name}", scale=0.15 * self._scale, position=pose.position, wxyz=pose.wxyz, depth_test=False
+        )
+
+    def add_keyframe(self, name: str, pose: schemas.Pose, lens: Cameras, chosen: bool) -> viser.CameraFrustumHandle:
+        return self._scene.add_camera_frustum(
+            f"/keyframes/{name}",
+            _fov_y(lens),
+            lens.width / lens.height,
+            scale=0.05 * self._scale,
+            thickness=3 if chosen else 2,
+            thickness_units="screen",
+            color=PLANNED,
+            variant="filled" if chosen else "wireframe",
+            position=pose.position,
+            wxyz=pose.wxyz,
+        )
+
+    # ---- the eye
+
+    @property
+    def pose(self) -> schemas.Pose:
+        """Where the browser looks from."""
+        camera = self._client.camera
+        return schemas.Pose(position=tuple(map(float, camera.position)), wxyz=tuple(map(float, camera.wxyz)))
+
+    def look_from(self, camera: Cameras, back: float = 0.0, *, orbit: float | None = None) -> None:
+        """Put the eye at a camera [], or `back` times the reference depth behind it."""
+        placed = camera.world_from_camera.double()
+        forward = placed[:3, 2].numpy()
+        up = -placed[:3, 1].numpy()
+        position = placed[:3, 3].numpy() + back * self._scale * (0.3 * up - forward)
+        distance = (1 + back) * self._scale if orbit is None else orbit
+        with self._client.atomic():
+            self._client.camera.min_orbit_distance = 0.001
+            self._client.camera.position = position
+            self._client.camera.look_at = position + forward * distance
+            self._client.camera.fov = _fov_y(camera) * (1.15 if back else 1.0)
+            self._client.camera.near = 0.01 * self._scale
+        self._client.flush()
+
+    def turn_on_the_spot(self) -> None:
+        """First person: dragging turns the gaze instead of circling around what is looked at."""
+        pose = self.pose
+        forward = rotation_from_quaternion(torch.tensor(pose.wxyz, dtype=torch.float64))[:, 2].numpy()
+        self._client.camera.look_at = np.array(pose.position) + 0.02 * self._scale * forward
+
+    def circle(self) -> None:
+        """Orbit around the point a reference depth ahead."""
+        pose = self.pose
+        forward = rotation_from_quaternion(torch.tensor(pose.wxyz, dtype=torch.float64))[:, 2].numpy()
+        self._client.camera.look_at = np.array(pose.position) + self._scale * forward
+
+    def _frustum(self, name: str, camera: Cameras, *, scale: float, color, image) -> viser.CameraFrustumHandle:
+        placed = camera.world_from_camera.double()
+        return self._scene.add_camera_frustum(
+            name,
+            _fov_y(camera),
+            camera.width / camera.height,
+            scale=scale,
+            thickness=1.5,
+            thickness_units="screen",
+            color=color,
+            image=image,
+            position=placed[:3, 3].numpy(),
+            wxyz=quaternion_from_rotation(placed[:3, :3]).numpy(),
+        )
+
+
+def _fov_y(camera: Cameras) -> float:
+    return 2 * math.atan(camera.height / 2 / float(camera.intrinsics[1, 1]))
+
+
+def _thumbnail(picture: bytes) -> np.ndarray:
+    image = Image.open(io.BytesIO(picture))
+    image.draft("RGB", (160, 96))
+    image.thumbnail((160, 160))
+    return np.asarray(image)
+
+
+def _thinned(budget: int, points: Tensor, colours: Tensor) -> tuple[Tensor, Tensor]:
+    """An even share of the points; the same each time."""
+    if len(points) <= budget:
+        return points, colours
+    kept = torch.randperm(len(points), generator=torch.Generator().manual_seed(0))[:budget]
+    return points[kept], colours[kept]
+
+
+def _fewer(splats: Splats, budget: int) -> Splats:
+    """A share of the splats that covers as much: those left grow by what the others leave open."""
+    if len(splats) <= budget:
+        return splats
+    kept = torch.randperm(len(splats), generator=torch.Generator().manual_seed(0))[:budget]
+    some = splats[kept]
+    growth = math.sqrt(len(splats) / budget)
+    return Splats(some.means, some.scales * growth, some.rotations, some.opacities, some.colours)
