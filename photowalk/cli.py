@@ -118,6 +118,21 @@ def export(options: argparse.Namespace) -> None:
     print(", ".join(options.files))
 
 
+def studio(options: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from photowalk.studio.serve import Address, serve
+
+    serve(
+        Path(options.folder).expanduser(),
+        preset=options.preset,
+        address=Address(options.host, options.port),
+        users=options.user,
+        opened=options.open,
+        open_browser=not options.no_browser,
+    )
+
+
 def train(options: argparse.Namespace) -> None:
     from pathlib import Path
 
@@ -287,6 +302,15 @@ def _parser() -> argparse.ArgumentParser:
 
     command = _command(data, "validate", validate_data, "name every fault of the clip folders under a folder")
     command.add_argument("folder", metavar="FOLDER")
+
+    command = _command(commands, "studio", studio, "walk, plan, generate and export in the browser")
+    command.add_argument("open", metavar="PHOTO|WORLD", nargs="?", help="what to show first")
+    command.add_argument("--folder", default="~/photowalk", help="where worlds are kept (default: ~/photowalk)")
+    command.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: this machine only)")
+    command.add_argument("--port", type=int, default=8008, help="(default: 8008; 0: a free one)")
+    command.add_argument("--user", action="append", default=[], metavar="NAME", help="who may use it, each by a token")
+    command.add_argument("--preset", default="nano", metavar="NAME", help="for new worlds (default: nano)")
+    command.add_argument("--no-browser", action="store_true", help="only print the link")
 
     command = _command(commands, "train", train, "train a part of nano: codec, depth, photo_depth, detail or denoiser")
     command.add_argument("part", metavar="PART")
