@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from torch import nn
 
@@ -28,6 +28,9 @@ from photowalk.world.conditioning import ConditioningConfig
 from photowalk.world.generator import GenerationConfig, Generator
 from photowalk.world.placement import Placement, choose_placement
 from photowalk.world.preview import PreviewConfig
+
+if TYPE_CHECKING:
+    from transformers import CLIPVisionModel, UMT5EncoderModel
 
 Module = TypeVar("Module", bound=nn.Module)
 WEIGHTS = Path(__file__).parent / "weights"
@@ -143,6 +146,45 @@ def lyra2_14b_denoiser() -> WorldTransformer.Config:
         image_dim=1280,
         condition_side=8,
         squeeze=256,
+    )
+
+
+def wan_1_3b_denoiser() -> WorldTransformer.Config:
+    """A small start for training: Wan 2.1 T2V 1.3B, which has no picture in its cross-attention."""
+    return replace(lyra2_14b_denoiser(), width=1536, heads=12, depth=30, ffn=8960, image_dim=0)
+
+
+def umt5_xxl_network() -> UMT5EncoderModel:
+    """The text encoder of Wan 2.1, with random weights."""
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    return UMT5EncoderModel(
+        UMT5Config(
+            vocab_size=256384,
+            d_model=4096,
+            d_kv=64,
+            d_ff=10240,
+            num_layers=24,
+            num_heads=64,
+            feed_forward_proj="gated-gelu",
+        )
+    )
+
+
+def clip_vit_h_network() -> CLIPVisionModel:
+    """The picture encoder of Wan 2.1, with random weights."""
+    from transformers import CLIPVisionConfig, CLIPVisionModel
+
+    return CLIPVisionModel(
+        CLIPVisionConfig(
+            hidden_size=1280,
+            intermediate_size=5120,
+            num_hidden_layers=32,
+            num_attention_heads=16,
+            image_size=224,
+            patch_size=14,
+            hidden_act="gelu",
+        )
     )
 
 
