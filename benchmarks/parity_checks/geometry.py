@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from photowalk.geometry import path_files
 from photowalk.geometry.cameras import Cameras
+from photowalk.geometry.published_paths import (
+    PUBLISHED_PATHS,
+    centre_depth,
+    published_file_path,
+    published_path,
+    published_zoom,
+)
 from photowalk.kernels.splatting import pixel_maps, reliable_depth
 from photowalk.memory.correspondence import correspondence_features
 from photowalk.memory.policies import GreedyCoverage, MostOwned, RandomOwnership
@@ -22,6 +33,7 @@ from photowalk.scene.warping import ray_features, warp
 
 Comparison = tuple[str, float, float]
 
+PATH_TOLERANCE = 1e-6
 TOLERANCE = 1e-5  # float32 and another order of additions
 PUBLISHED_LAYOUT = "f1k1f4s2f1s1f16k4f2k2f1k1_g20"
 TEMPORAL_FACTOR = 4
@@ -219,4 +231,74 @@ def _differences(found: Sequence[View], expected: Sequence[int]) -> float:
     return float(sum(a != b for a, b in zip(frames, expected)) + abs(len(frames) - len(expected)))
 
 
-CHECKS = {"geometry": check_geometry, "retrieval": check_retrieval, "prepare_inputs": check_prepare_inputs}
+def check_trajectories(folder: Path) -> Iterable[Comparison]:
+    """The published presets, zoom program and loader of paths."""
+    golden, stated = (
+        load_file(folder / "trajectories.safetensors"),
+        json.loads((folder / "trajectories.json").read_text()),
+    )
+    height, width = golden["program.depth"].shape
+    for name in golden:
+        preset, _, direction = name.removeprefix("from_pose.").rpartition(".")
+        if preset in PUBLISHED_PATHS:
+            pose = golden["start"] if name.startswith("from_pose.") else torch.eye(4)
+            path = _preset(stated, preset, direction, Cameras(pose, golden["K"], height, width))
+            yield name, _error(path.camera_from_world, golden[name]), PATH_TOLERANCE
+            if f"{name}.K" in golden:
+                yield f"{name}.K", _relative_error(path.intrinsics, golden[f"{name}.K"]), PATH_TOLERANCE
+    start = Cameras(torch.eye(4), golden["K"], height, width)
+    for name, same in stated["equal_to"].items():
+        preset, _, direction = name.removeprefix("from_pose.").rpartition(".")
+        lens = replace(start, camera_from_world=golden["start"]) if name.startswith("from_pose.") else start
+        path = _preset(stated, preset, direction, lens)
+        yield f"{name} as {same}", _error(path.camera_from_world, golden[same]), PATH_TOLERANCE
+    yield from _program(golden, stated["program"], start)
+    yield from _custom(golden, stated["custom"])
+
+
+def _preset(stated: dict, preset: str, direction: str, start: Cameras) -> Cameras:
+    return published_path(
+        preset,
+        start,
+        stated["frames"],
+        centre_depth=stated["center_depth"],
+        strength=stated["strength"],
+        direction=direction,
+        random=torch.Generator().manual_seed(int(re.findall(r"manual_seed\((\d+)\)", stated["random_presets"])[0])),
+    )
+
+
+def _program(golden: dict, stated: dict, start: Cameras) -> Iterator[Comparison]:
+    yield "centre depth", abs(centre_depth(golden["program.depth"]) - stated["center_depth"]), PATH_TOLERANCE
+    for name, case in stated["cases"].items():
+        path = published_zoom(
+            start,
+            "in" if name.startswith("zoom_in") else "out",
+            centre_depth=stated["center_depth"],
+            ground_normal=golden["program.ground_normal"] if name.endswith("ground") else None,
+            frames=case["N"],
+        )
+        yield name, _relative_error(path.camera_from_world, golden[f"program.{name}"]), PATH_TOLERANCE
+
+
+def _custom(golden: dict, stated: dict) -> Iterator[Comparison]:
+    """Through a file, as users have them."""
+    cameras = Cameras(golden["custom.in_w2c"], golden["custom.in_intrinsics"], *stated["stored_size"])
+    with TemporaryDirectory() as folder:
+        path_files.write(Path(folder) / "trajectory.npz", cameras)
+        found = path_files.read(Path(folder) / "trajectory.npz", lens=cameras[0])
+    path = published_file_path(found, stated["num_frames"], *stated["target_size"], pose_scale=stated["pose_scale"])
+    yield "custom.w2c", _relative_error(path.camera_from_world, golden["custom.w2c"]), PATH_TOLERANCE
+    yield "custom.intrinsics", _relative_error(path.intrinsics, golden["custom.intrinsics"]), PATH_TOLERANCE
+
+
+def _relative_error(ours: Tensor, expected: Tensor) -> float:
+    return float(((ours.double() - expected.double()).abs() / expected.double().abs().clamp_min(1)).max())
+
+
+CHECKS = {
+    "geometry": check_geometry,
+    "retrieval": check_retrieval,
+    "prepare_inputs": check_prepare_inputs,
+    "trajectories": check_trajectories,
+}
