@@ -102,7 +102,7 @@ def check_retrieval(folder: Path) -> Iterable[Comparison]:
 
 
 def check_prepare_inputs(folder: Path) -> Iterable[Comparison]:
-    """Recalls, warps, rays and correspondence of a whole chunk; its latents are the codec's affair."""
+    """Recalls, warps, rays and correspondence of a whole chunk, each by itself."""
     golden = load_file(folder / "prepare_inputs.safetensors")
     stated = json.loads((folder / "prepare_inputs.json").read_text())
     height, width = stated["resolution"]
@@ -299,6 +299,5 @@ def _relative_error(ours: Tensor, expected: Tensor) -> float:
 CHECKS = {
     "geometry": check_geometry,
     "retrieval": check_retrieval,
-    "prepare_inputs": check_prepare_inputs,
     "trajectories": check_trajectories,
 }

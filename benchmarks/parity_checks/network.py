@@ -87,6 +87,24 @@ def check_angles(folder: Path) -> Iterable[Comparison]:
     yield "freqs", _error(angles[golden["rows"]], golden["freqs"]), ANGLE_TOLERANCE
 
 
+def check_lora_file(folder: Path) -> Iterable[Comparison]:
+    """The low-rank matrices are those of the rule, and every one finds its layer."""
+    tensors, rule = load_file(folder / "lora_tiny.safetensors"), _json(folder / "lora_out.json")["lora_tiny"]
+    offset = int(re.findall(r"crc32\(key\) ?\+ ?(\d+)", rule)[0])
+    scales = {"lora_A": 0.02, "lora_B": 0.2}
+    for name, tensor in tensors.items():
+        scale = next((value for part, value in scales.items() if part in name), None)
+        if scale is not None:
+            random = np.random.RandomState((zlib.crc32(name.encode()) + offset) & 0x7FFFFFFF)
+            drawn = torch.from_numpy(random.standard_normal(tuple(tensor.shape)).astype(np.float32)) * scale
+            yield name, _error(tensor, drawn), 1e-7
+    network = tiny_network(folder)
+    merge_lora(network, tensors, 1.0)
+    merge_lora(network, tensors, -1.0)
+    for name, value in tiny_weights(folder).items():
+        yield f"{name} with and without", _error(network.state_dict()[name], value), 1e-6
+
+
 def check_lora(folder: Path) -> Iterable[Comparison]:
     """The velocity with an adaptation merged into the weights."""
     network, stated = tiny_network(folder), _json(folder / "lora_out.json")
@@ -258,5 +276,6 @@ CHECKS: dict[str, Callable[[Path], Iterable[Comparison]]] = {
     "dit_tiny_copyinit": check_copied_embeddings,
     "keys14b": check_published_keys,
     "lora_out": check_lora,
+    "lora_tiny": check_lora_file,
     "rope_real_geometry": check_angles,
 }

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
+from parity_checks.geometry import check_prepare_inputs
 from parity_checks.network import tiny_network
 from photowalk.diffusion.few_step import FewStep
 from photowalk.diffusion.sampler import OnStep, Renoise, Sampler, Velocity
 from photowalk.diffusion.unipc import UniPC
 from photowalk.geometry.cameras import Cameras
+from photowalk.memory.policies import GreedyCoverage
 from photowalk.models.conditioning import Conditioning
+from photowalk.models.protocols import ImageEncoder, TextEncoder
 from photowalk.models.wan_codec import WanCodec
-from photowalk.perception.depth import DepthEstimate
+from photowalk.perception.depth import DepthEstimate, DepthEstimator
 from photowalk.presets import lyra2_14b_generation
-from photowalk.world.conditioning import build_conditioning
+from photowalk.scene.types import Clip
 from photowalk.world.generator import Generator
 from photowalk.world.placement import Placement
+from photowalk.world.state import Chunk
 
 Comparison = tuple[str, float, float]
 
@@ -67,10 +73,61 @@ def tiny_codec(folder: Path) -> WanCodec:
     return codec.eval()
 
 
+def check_prepared_chunk(folder: Path) -> Iterable[Comparison]:
+    """The whole conditioning of a late chunk, as the generator builds it after frames that are given by a formula."""
+    yield from check_prepare_inputs(folder)
+    golden, stated = load_file(folder / "prepare_inputs.safetensors"), _json(folder / "prepare_inputs.json")
+    generator = _generator(
+        folder, UniPC(1), _Texts({"": torch.zeros(1, 1, 1)}), _Cells(torch.zeros(192, 1), torch.zeros(1, 1))
+    )
+    height, width = stated["resolution"]
+    cameras = Cameras(golden["w2c"][0], golden["K"][0], height, width)
+    first, last = stated["target_frames"]
+    seed = int(re.findall(r"seed (\d+), t =", stated["rgb"])[0])
+    video = _formula_video(seed, range(first), height, width)
+    yield "frames", _error(video[::40].transpose(0, 1)[None], golden["rgb_every_40th"]), LATENT_TOLERANCE
+    depth = torch.zeros(first, height, width)
+    depth[stated["cache_frame_ids"]] = golden["depth_cache"]
+    with torch.inference_mode():
+        state = generator.start(_unit(video[0]), depth=depth[0], camera=cameras[0])
+        chunk = slice(1, first)
+        latents, encoder = generator.codec.encode(video[chunk].transpose(0, 1)[None], state.encoder)
+        clip = Clip(_unit(video[chunk]), cameras[chunk], depth[chunk])
+        state = state.append(Chunk(clip, latents[0], "", 0, encoder=encoder))
+        yield "history_latents", _error(state.latents[None], golden["history_latents"]), LATENT_TOLERANCE
+        conditioning, preview = generator.condition(state, cameras[first : last + 1], "", lambda progress: None)
+    old = conditioning.history.shape[2]
+    yield "latents", _error(conditioning.history, golden["latents"][:, :, :old]), LATENT_TOLERANCE
+    packed = torch.cat([conditioning.history, conditioning.warp], dim=2)
+    yield "cond", _error(packed, golden["cond"]), LATENT_TOLERANCE
+    yield "camera", _error(conditioning.rays[:, ::16], golden["camera_every_16th_channel"]), LATENT_TOLERANCE
+    wanted = golden["buffer_every_16th_channel"][:, :, old:]
+    yield "buffer", _error(conditioning.correspondence[:, ::16], wanted), LATENT_TOLERANCE
+    yield "warp_rgb", _error(2 * preview.video[7::8] - 1, golden["warp_rgb_every_8th"]), LATENT_TOLERANCE
+    yield "mask", float((conditioning.known != 1).sum()), 0.0
+
+
+def _formula_video(seed: int, frames: Iterable[int], height: int, width: int) -> Tensor:
+    """[F, 3, H, W] in [-1, 1]: waves of colour, as the goldens say."""
+    random = np.random.RandomState(seed)
+    a, b = random.uniform(0.5, 3, (3, 4)), random.uniform(0.5, 3, (3, 4))
+    v, u = np.meshgrid(2 * np.pi * np.arange(height) / height, 2 * np.pi * np.arange(width) / width, indexing="ij")
+    pictures = [
+        [
+            0.5 * np.sin(a[c, 0] * u + a[c, 1] * v + a[c, 2] * t / 16 + a[c, 3])
+            + 0.35 * np.cos(b[c, 0] * u * v / np.pi + b[c, 1] * u + b[c, 2] * t / 16 + b[c, 3])
+            for c in range(3)
+        ]
+        for t in frames
+    ]
+    return torch.from_numpy(np.array(pictures).astype(np.float32))
+
+
 def check_walk(folder: Path, name: str) -> Iterable[Comparison]:
     """A photo and its chunks through the generator as the preset assembles it, on tiny networks."""
     golden, stated = load_file(folder / f"{name}.safetensors"), _json(folder / f"{name}.json")
     cameras = Cameras(golden["w2c"][0], golden["K"][0], *stated["resolution"])
+    policy = GreedyCoverage(tolerance=stated["retrieval"]["depth_threshold"], relative_tolerance=0.0)
     generator, recorder = _tiny_generator(folder, golden, stated)
     frames = generator.config.conditioning.layout.new_frames * generator.codec.temporal_factor
     videos, warps = [golden["rgb0"][0, :, 0][None]], [golden["rgb0"][0, :, 0][None]]
@@ -78,7 +135,7 @@ def check_walk(folder: Path, name: str) -> Iterable[Comparison]:
         state = generator.start(_unit(golden["rgb0"][0, :, 0]), depth=golden["depth0"][0, 0, 0], camera=cameras[0])
         for chunk in range(stated["chunks"]):
             targets = cameras[1 + frames * chunk : 1 + frames * (chunk + 1)]
-            found = state.memory.recall(targets[-1:], stated["retrieval"]["slots"], generator.config.recall)
+            found = state.memory.recall(targets[-1:], stated["retrieval"]["slots"], policy)
             yield f"recall {chunk}", _differences(found, stated["retrieval"]["calls"][chunk]["chosen"]), 0.0
             conditioning, preview = generator.condition(state, targets, "text", lambda progress: None)
             yield from _conditioning(golden, conditioning, chunk)
@@ -108,23 +165,32 @@ def _conditioning(golden: dict[str, Tensor], ours: Conditioning, chunk: int) -> 
 
 
 def _tiny_generator(folder: Path, golden: dict[str, Tensor], stated: dict) -> tuple[Generator, _Recorder]:
-    guidance = stated["guidance"] or 1.0
     sampler = UniPC(stated["steps"], stated["shift"]) if "UniPC" in stated["sampler"] else FewStep(stated["steps"])
     draws = [golden[f"renoise{i}"] for i in range(stated["chunks"])] if "renoise0" in golden else []
     recorder = _Recorder(sampler, draws)
-    config = replace(lyra2_14b_generation(guidance), rounded=False, negative_prompt="neg")
-    generator = Generator(
+    texts = _Texts({"text": golden["text"], "neg": golden["neg"]})
+    generator = _generator(
+        folder, recorder, texts, _Cells(golden["clip_W"], golden["clip_P"]), _Depths(golden["da3_depth"])
+    )
+    config = replace(generator.config, guidance=stated["guidance"] or 1.0, negative_prompt="neg")
+    return replace(generator, config=config), recorder
+
+
+def _generator(
+    folder: Path, sampler: Sampler, text: TextEncoder, image: ImageEncoder, depth: DepthEstimator | None = None
+) -> Generator:
+    """The published preset's arrangement around the goldens' networks; frames stay as they were decoded."""
+    return Generator(
         denoiser=tiny_network(folder).eval(),
         codec=tiny_codec(folder),
-        text=_Texts({"text": golden["text"], "neg": golden["neg"]}),
-        image=_Cells(golden["clip_W"], golden["clip_P"]),
-        depth=_Depths(golden["da3_depth"]),
+        text=text,
+        image=image,
+        depth=depth or _Depths(torch.empty(0)),
         detail=None,
-        sampler=recorder,
+        sampler=sampler,
         placement=Placement(torch.device("cpu"), torch.float32, "as the goldens"),
-        config=config,
+        config=replace(lyra2_14b_generation(), rounded=False),
     )
-    return generator, recorder
 
 
 class _Recorder:
@@ -207,6 +273,7 @@ def _json(file: Path) -> dict:
 
 CHECKS: dict[str, Callable[[Path], Iterable[Comparison]]] = {
     "vae_tiny": check_codec,
+    "prepare_inputs": check_prepared_chunk,
     "ar_unipc4": partial(check_walk, name="ar_unipc4"),
     "ar_dmd": partial(check_walk, name="ar_dmd"),
 }
