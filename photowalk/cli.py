@@ -149,8 +149,9 @@ def prepare_data(options: argparse.Namespace) -> None:
     from pathlib import Path
 
     from photowalk.data.prepare import Cut, prepare_rgbd_walk
+    from photowalk.presets import nano
 
-    cut = Cut(options.size, options.frames, options.clip_frames)
+    cut = Cut(options.size or (nano().height, nano().width), options.frames, options.clip_frames)
     recording, folder = Path(options.recording), Path(options.output)
     for clip in prepare_rgbd_walk(recording, folder, cut, prompt=options.prompt, licence=options.licence):
         print(clip)
@@ -292,7 +293,7 @@ def _parser() -> argparse.ArgumentParser:
     command = _command(data, "prepare", prepare_data, "make clip folders of an RGB-D walk")
     command.add_argument("recording", metavar="FOLDER", help="with rgb/, depth/, poses_c2w.txt and intrinsics.json")
     command.add_argument("-o", "--output", metavar="FOLDER", required=True, help="where the clip folders go")
-    command.add_argument("--size", type=_size, metavar="HxW", default=(256, 448), help="(default: 256x448)")
+    command.add_argument("--size", type=_size, metavar="HxW", help="(default: nano's)")
     command.add_argument(
         "--frames", type=_frames, metavar="FIRST:END[:STEP]", default=slice(None), help="(default: all)"
     )

@@ -13,3 +13,16 @@ def psnr(pictures: Tensor, truth: Tensor) -> Tensor:
     """
     error = (pictures.float() - truth.float()).square().mean((-3, -2, -1))
     return -10 * torch.log10(error.clamp_min(1e-10))
+
+
+def masked_psnr(pictures: Tensor, truth: Tensor, where: Tensor) -> Tensor:
+    """As `psnr`, over the pixels of `where` [*, H, W] alone; NaN where there are none."""
+    error = (pictures.float() - truth.float()).square().mean(-3) * where
+    return -10 * torch.log10((error.sum((-2, -1)) / where.sum((-2, -1))).clamp_min(1e-10))
+
+
+def sharpness(pictures: Tensor) -> Tensor:
+    """[*, C, H, W] -> [*] mean absolute difference of neighbouring pixels, across and down."""
+    across = (pictures[..., 1:] - pictures[..., :-1]).abs().mean((-3, -2, -1))
+    down = (pictures[..., 1:, :] - pictures[..., :-1, :]).abs().mean((-3, -2, -1))
+    return (across + down) / 2

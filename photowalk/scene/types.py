@@ -50,6 +50,15 @@ class Clip:
     def __len__(self) -> int:
         return self.video.shape[0]
 
+    def __getitem__(self, frames: slice | list[int]) -> Clip:
+        depth = None if self.depth is None else self.depth[frames]
+        return Clip(self.video[frames], self.cameras[frames], depth, self.prompt)
+
+    def view(self, frame: int) -> View:
+        """One frame; all of its depth is unknown where the clip has none."""
+        depth = torch.zeros_like(self.video[frame, 0]) if self.depth is None else self.depth[frame]
+        return View(self.video[frame], depth, self.cameras[frame], frame)
+
 
 @dataclass(frozen=True)
 class Splats:
