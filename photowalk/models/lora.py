@@ -32,10 +32,23 @@ def merge_lora(network: nn.Module, tensors: Mapping[str, Tensor], weight: float)
     Merging several adaptations adds them up. Raises ValueError, before anything is changed, when a key or a shape does
     not fit. Whole-matrix differences (`.diff`) are ignored, as in the reference.
     """
+    layers = dict(network.named_modules())
+    for name, parts in read_lora(network, tensors).items():
+        for parameter, change in _changes(layers[name], parts, weight):
+            parameter.copy_(parameter.float() + change.to(parameter.device))
+
+
+def read_lora(network: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """What an adaptation of any of the key styles changes, by the name of the linear layer: `down` [r, in] and `up`
+    [out, r], `alpha` [], `bias` [out]. The network may be on torch's meta device.
+
+    Raises ValueError when a key or a shape does not fit.
+    """
     layers = {name: module for name, module in network.named_modules() if isinstance(module, nn.Linear)}
-    updates = [_update(name, layers[name], parts, weight) for name, parts in _by_layer(tensors, layers).items()]
-    for parameter, change in (pair for update in updates for pair in update):
-        parameter.copy_(parameter.float() + change.to(parameter.device))
+    found = _by_layer(tensors, layers)
+    for name, parts in found.items():
+        _check(name, layers[name], parts)
+    return found
 
 
 def _by_layer(tensors: Mapping[str, Tensor], layers: Mapping[str, nn.Linear]) -> dict[str, dict[str, Tensor]]:
@@ -62,21 +75,29 @@ def _is_flat(difference: Tensor) -> bool:
     return bool(sizes.max() - sizes.min() < _FLAT_DIFFERENCE)
 
 
-def _update(name: str, layer: nn.Linear, parts: dict[str, Tensor], weight: float) -> list[tuple[Tensor, Tensor]]:
-    """Parameters of the layer and what is to be added to them, float32."""
+def _check(name: str, layer: nn.Linear, parts: dict[str, Tensor]) -> None:
     down, up, alpha, bias = (parts.get(part) for part in ("down", "up", "alpha", "bias"))
     if (down is None) != (up is None):
         raise ValueError(f"the LoRA of {name} is incomplete: it wants both lora_A and lora_B, got {sorted(parts)}")
+    if down is not None and up is not None:
+        shapes = f"B {tuple(up.shape)} @ A {tuple(down.shape)}"
+        if down.dim() != 2 or up.dim() != 2 or up.shape[1] != len(down):
+            raise ValueError(f"the LoRA of {name} does not fit itself: {shapes}")
+        if (len(up), down.shape[1]) != layer.weight.shape:
+            raise ValueError(f"{name} is {tuple(layer.weight.shape)}: {shapes} do not fit")
+    if alpha is not None and alpha.numel() != 1:
+        raise ValueError(f"the alpha of the LoRA of {name} is to be one number, got {tuple(alpha.shape)}")
+    if bias is not None and (layer.bias is None or layer.bias.shape != bias.shape):
+        raise ValueError(f"{name} has no bias of shape {tuple(bias.shape)} to change")
+
+
+def _changes(layer: nn.Linear, parts: dict[str, Tensor], weight: float) -> list[tuple[Tensor, Tensor]]:
+    """Parameters of the layer and what is to be added to them, float32."""
+    down, up, alpha, bias = (parts.get(part) for part in ("down", "up", "alpha", "bias"))
     scale, changes = weight, []
     if down is not None and up is not None:
-        if (up.shape[0], *down.shape[1:]) != layer.weight.shape or up.shape[1] != down.shape[0]:
-            raise ValueError(
-                f"{name} is {tuple(layer.weight.shape)}: B {tuple(up.shape)} @ A {tuple(down.shape)} do not fit"
-            )
         scale = weight if alpha is None else weight * float(alpha) / len(down)
         changes.append((layer.weight, scale * (up.float() @ down.float())))
     if bias is not None:
-        if layer.bias is None or layer.bias.shape != bias.shape:
-            raise ValueError(f"{name} has no bias of shape {tuple(bias.shape)} to change")
         changes.append((layer.bias, scale * bias.float()))
     return changes
