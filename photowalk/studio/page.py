@@ -26,7 +26,7 @@ from photowalk.studio.scenery import Scenery
 from photowalk.studio.service import Studio
 from photowalk.studio.stage import SOFTWARE, Budget, Stage
 
-BRAND = (86, 132, 255)
+BRAND, QUIET = (86, 132, 255), (58, 64, 77)
 RECORD_SECONDS, RECORD_KEYFRAMES = 0.4, 60
 _BY_WORDS, _BY_KEYFRAMES = "In words", "By keyframes"
 _POINTS, _SPLATS = "Points", "Splats"
@@ -101,7 +101,7 @@ class Page:
                 self._chunks_shown(len(scenery.chunks) - 1)
                 self._draw()
                 if first:
-                    self._stage.look_from(scenery.cameras[-1], back=0.45)
+                    self._stage.look_from(scenery.cameras[-1], back=0.3)
                 self._forget_plan()
             elif before is not None and before.scene_frames != summary.scene_frames:
                 self._shown.value = _SPLATS
@@ -123,7 +123,7 @@ class Page:
         gui.configure_theme(
             dark_mode=True, show_logo=False, show_share_button=False, control_width="medium", brand_color=BRAND
         )
-        gui.set_panel_label("photowalk")
+        gui.set_panel_label("Studio")
         gui.main_panel.dock_right()
         tabs = gui.add_tab_group()
         with tabs.add_tab("Explore"):
@@ -150,12 +150,12 @@ class Page:
             self._mode = gui.add_button_group("Drag to", (_ORBIT, _FIRST_PERSON))
             self._mode.on_click(self._does(self._turn))
             self._frame = gui.add_number("Frame", 0, min=0, step=1, hint="Stand where this frame was taken")
-            gui.add_button("Stand there", icon=viser.Icon.CAMERA).on_click(
+            gui.add_button("Stand there", color=QUIET, icon=viser.Icon.CAMERA).on_click(
                 self._does(lambda: self.look_at_frame(int(self._frame.value)))
             )
             gui.add_markdown("**W A S D** walk, **Q E** down and up, arrows turn, wheel zooms.")
         with gui.add_folder("What does memory see from here?", expand_by_default=True):
-            gui.add_button("Ask memory", icon=viser.Icon.EYE).on_click(self._does(self._ask_memory))
+            gui.add_button("Ask memory", color=QUIET, icon=viser.Icon.EYE).on_click(self._does(self._ask_memory))
             self._recall = gui.add_html("")
             self._recall_picture = gui.add_image(np.zeros((4, 4, 3), np.uint8), visible=False)
         self._photo = gui.add_folder("The photo", expand_by_default=False)
@@ -163,7 +163,7 @@ class Page:
             gui.add_markdown("What was guessed from the photo. Correct it before you walk.")
             self._scale = gui.add_number("Depth x", 1.0, min=0.05, max=20.0, step=0.05)
             self._fov = gui.add_number("Lens, degrees wide", 60.0, min=5.0, max=150.0, step=0.5)
-            gui.add_button("Make it so").on_click(self._does(self._correct))
+            gui.add_button("Make it so", color=QUIET).on_click(self._does(self._correct))
             self._roll = gui.add_slider("Horizon roll", -30.0, 30.0, 0.5, 0.0)
             self._pitch = gui.add_slider("Horizon pitch", -45.0, 45.0, 0.5, 0.0)
             for slider in (self._roll, self._pitch):
@@ -187,40 +187,42 @@ class Page:
         with self._keys_folder:
             self._key_list = gui.add_dropdown("Chosen", _NO_KEYS, disabled=True)
             self._key_list.on_update(self._does(self._choose_key))
-            gui.add_button("Add from my view", icon=viser.Icon.PLUS).on_click(self._does(self._add_key))
-            gui.add_button("Add: come back to the frame", icon=viser.Icon.ARROW_BACK_UP).on_click(
+            gui.add_button("Add from my view", color=QUIET, icon=viser.Icon.PLUS).on_click(self._does(self._add_key))
+            gui.add_button("Add: come back to the frame", color=QUIET, icon=viser.Icon.ARROW_BACK_UP).on_click(
                 self._does(self._add_return)
             )
             gui.add_markdown("Move a keyframe with its handles in the scene.")
             self._recording = gui.add_checkbox("Record while I walk", False)
-            gui.add_button("Delete chosen", icon=viser.Icon.TRASH).on_click(self._does(self._delete_key))
-            gui.add_button("Clear all").on_click(self._does(self._clear_keys))
+            gui.add_button("Delete chosen", color=QUIET, icon=viser.Icon.TRASH).on_click(self._does(self._delete_key))
+            gui.add_button("Clear all", color=QUIET).on_click(self._does(self._clear_keys))
             self._constant = gui.add_checkbox("Constant speed", False)
             self._length = gui.add_number("Frames (0: as a person walks)", 0, min=0, step=1)
         self._avoid = gui.add_checkbox("Keep clear of things", True)
         gui.add_button("Preview", icon=viser.Icon.ROUTE, color=BRAND).on_click(self._does(self._preview))
         self._plan_text = gui.add_html(_hint("Nothing planned. Say where to go, or set keyframes, then preview."))
-        gui.add_button("Fly along", icon=viser.Icon.PLAYER_PLAY).on_click(self._does(self._fly))
+        gui.add_button("Fly along", color=QUIET, icon=viser.Icon.PLAYER_PLAY).on_click(self._does(self._fly))
         with gui.add_folder("Paths in files", expand_by_default=False):
-            load = gui.add_upload_button("Load keyframes", icon=viser.Icon.UPLOAD)
+            load = gui.add_upload_button("Load keyframes", color=QUIET, icon=viser.Icon.UPLOAD)
             load.on_upload(self._does(lambda: self._load_path(load.value)))
-            gui.add_button("Save the plan (.json)", icon=viser.Icon.DOWNLOAD).on_click(
+            gui.add_button("Save the plan (.json)", color=QUIET, icon=viser.Icon.DOWNLOAD).on_click(
                 self._does(lambda: self._save_path(".json"))
             )
-            gui.add_button("Save the plan (.npz)", icon=viser.Icon.DOWNLOAD).on_click(
+            gui.add_button("Save the plan (.npz)", color=QUIET, icon=viser.Icon.DOWNLOAD).on_click(
                 self._does(lambda: self._save_path(".npz"))
             )
 
     def _build_generate(self, gui: viser.GuiApi) -> None:
         self._prompt = gui.add_text("What is there", "", multiline=True, hint="Empty: as in the chunk before")
         self._seed = gui.add_number("Seed", 0, min=0, max=2**31 - 1, step=1)
-        gui.add_button("Re-roll", icon=viser.Icon.DICE).on_click(
+        gui.add_button("Re-roll", color=QUIET, icon=viser.Icon.DICE).on_click(
             lambda _: setattr(self._seed, "value", random.randrange(2**31))
         )
         self._quality = gui.add_dropdown("Quality", tuple(_QUALITIES))
         self._offer = gui.add_html(_hint("Plan a walk first, or generate what the Plan tab says."))
         gui.add_button("Generate", icon=viser.Icon.WAND, color=BRAND).on_click(self._does(self._generate))
-        self._rest = gui.add_button("Finish the interrupted walk", icon=viser.Icon.PLAYER_TRACK_NEXT, visible=False)
+        self._rest = gui.add_button(
+            "Finish the interrupted walk", color=QUIET, icon=viser.Icon.PLAYER_TRACK_NEXT, visible=False
+        )
         self._rest.on_click(self._does(lambda: self._studio.go_on(self._user, self._world)))
 
     def _build_export(self, gui: viser.GuiApi) -> None:
@@ -230,7 +232,7 @@ class Page:
         self._splat_text = gui.add_html("")
         with gui.add_folder("Make a file"):
             self._format = gui.add_dropdown("Format", tuple(self._studio.me(self._user).export_endings))
-            gui.add_button("Make it", icon=viser.Icon.FILE_EXPORT).on_click(
+            gui.add_button("Make it", color=QUIET, icon=viser.Icon.FILE_EXPORT).on_click(
                 self._does(lambda: self._studio.export(self._user, self._world, self._format.value))
             )
         with gui.add_folder("Download"):
@@ -468,8 +470,9 @@ class Page:
         assert summary is not None
         last = len(summary.chunks) - 1
         self._about.content = (
-            f"**{summary.frames}** frames in **{last}** chunk{'s' * (last != 1)} after the photo, "
-            f"**{summary.walked:.1f} m** walked, lens **{summary.fov_deg:.0f} deg**"
+            f"**{summary.frames}** frames, **{summary.walked:.1f} m** walked, lens {summary.fov_deg:.0f} degrees wide"
+            if last
+            else f"The photo and its depth; lens **{summary.fov_deg:.0f}** degrees wide. Plan a walk to see more."
         )
         self._photo.visible = last == 0
         self._fov.value = round(summary.fov_deg, 1)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from photowalk.geometry.cameras import Cameras
 from photowalk.memory.policies import Candidates, GreedyCoverage
-from photowalk.memory.spatial_memory import Entry, SpatialMemory
+from photowalk.memory.spatial_memory import SpatialMemory
 from photowalk.scene.images import to_bytes
 from photowalk.scene.types import View
 from photowalk.studio import schemas
@@ -37,7 +37,7 @@ class ChunkScenery:
     depth_frames: tuple[int, ...]  # in the chunk
     depth: Tensor  # [D, H, W] float16
     points: Tensor  # [D, N, 3] on memory's grid, NaN = none
-    colours: Tensor  # uint8 [D, N, 3]
+    cloud: tuple[Tensor, Tensor]  # what is drawn: points [M, 3] and their colours, uint8 [M, 3]
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,7 @@ class Scenery:
     def cloud(self, first_chunk: int = 0, last_chunk: int | None = None) -> tuple[Tensor, Tensor]:
         """Points [N, 3] and their colours, uint8 [N, 3], of some chunks."""
         chosen = self.chunks[first_chunk : None if last_chunk is None else last_chunk + 1]
-        points = torch.cat([chunk.points.reshape(-1, 3) for chunk in chosen])
-        colours = torch.cat([chunk.colours.reshape(-1, 3) for chunk in chosen])
-        known = points.isfinite().all(-1)
-        return points[known], colours[known]
+        return torch.cat([chunk.cloud[0] for chunk in chosen]), torch.cat([chunk.cloud[1] for chunk in chosen])
 
     def recall(self, camera: Cameras, count: int) -> schemas.Recall:
         """What memory knows of the view of a camera []."""
@@ -143,18 +140,24 @@ def jpeg(image: Tensor, quality: int = 88) -> bytes:
 
 def _prepared(chunk: Chunk) -> ChunkScenery:
     clip, frames = chunk.clip, chunk.depth_frames.tolist()
-    memory = SpatialMemory()
     depth = clip.video.new_zeros(0, *clip.video.shape[-2:]) if clip.depth is None else clip.depth[frames]
     views = [View(clip.video[frame], depth[row], clip.cameras[frame], frame) for row, frame in enumerate(frames)]
-    entries: tuple[Entry, ...] = memory.remember(views).entries
-    stride = memory.point_stride
-    colours = to_bytes(clip.video[frames][..., ::stride, ::stride]).flatten(2).mT
-    points = torch.stack([entry.points for entry in entries]) if entries else torch.zeros(0, colours.shape[1], 3)
+    remembered = [entry.points for entry in SpatialMemory().remember(views).entries]
     return ChunkScenery(
         tuple(jpeg(frame) for frame in clip.video),
         clip.cameras,
         tuple(frames),
         depth.half(),
-        points,
-        colours,
+        torch.stack(remembered) if remembered else torch.zeros(0, 1, 3),
+        _cloud(views),
     )
+
+
+def _cloud(views: list[View]) -> tuple[Tensor, Tensor]:
+    """Points to draw: a photo alone is drawn densely, the views of a walk, which overlap, less so."""
+    stride = SpatialMemory().point_stride if len(views) > 1 else 2
+    entries = SpatialMemory(point_stride=stride).remember(views).entries
+    points = torch.cat([entry.points for entry in entries]) if entries else torch.zeros(0, 3)
+    colours = [to_bytes(view.image[:, ::stride, ::stride]).flatten(1).T for view in views]
+    known = points.isfinite().all(-1)
+    return points[known], (torch.cat(colours) if colours else torch.zeros(0, 3, dtype=torch.uint8))[known]

@@ -56,6 +56,7 @@ class Stage:
         self._points: viser.PointCloudHandle | None = None
         self._splats: viser.GaussianSplatHandle | None = None
         self._path: list[viser.SceneNodeHandle] = []
+        self._up = np.array([0.0, -1.0, 0.0])
         self._scale = 1.0  # the photo's reference depth: what sizes of marks are measured in
 
     # ---- the world
@@ -68,7 +69,8 @@ class Stage:
         """Which way is up, where the photo was taken with a tilted camera."""
         roll, pitch = math.radians(roll_deg), math.radians(pitch_deg)
         up = np.array([math.sin(roll), -math.cos(roll) * math.cos(pitch), -math.sin(pitch)])
-        self._scene.set_up_direction(tuple(up / np.linalg.norm(up)))
+        self._up = up / np.linalg.norm(up)
+        self._client.camera.up_direction = self._up
 
     def show_points(self, scenery: Scenery, chunks: tuple[int, int], size: float) -> int:
         """The points of chunks [first, last]; how many are drawn."""
@@ -133,7 +135,7 @@ class Stage:
                 self._frustum(
                     f"/walk/{frame}",
                     cameras[frame],
-                    scale=(0.07 if special else 0.035) * self._scale,
+                    scale=(0.04 if special else 0.025) * self._scale,
                     color=PLANNED if frame == len(cameras) - 1 else WALKED,
                     image=image,
                 )
@@ -222,6 +224,7 @@ class Stage:
         distance = (1 + back) * self._scale if orbit is None else orbit
         with self._client.atomic():
             self._client.camera.min_orbit_distance = 0.001
+            self._client.camera.up_direction = self._up
             self._client.camera.position = position
             self._client.camera.look_at = position + forward * distance
             self._client.camera.fov = _fov_y(camera) * (1.15 if back else 1.0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import io
 import secrets
 import socket
 import threading
@@ -31,7 +32,9 @@ class Viewer:
         self._pages: dict[tuple[str, str], Page] = {}  # by user and the name that the browser gave its page
         self._clients: dict[int, tuple[str, str]] = {}
         self._lock = threading.Lock()
-        self._server = viser.ViserServer(host="127.0.0.1", port=_free_port(), verbose=False)
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints an address that is of no use to anybody
+            self._server = viser.ViserServer(host="127.0.0.1", port=_free_port(), verbose=False)
+        self._server.scene.set_up_direction("-y")
         self._server.on_client_connect(self._connected)
         self._server.on_client_disconnect(self._disconnected)
 

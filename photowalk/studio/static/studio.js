@@ -438,6 +438,21 @@ function keys(event) {
   else if (key === "c") compare();
 }
 
+// The viewer has a notice of its own for machines without a GPU, which would cover the jobs; ours is shorter.
+function replaceNotice(inner) {
+  const look = () => {
+    for (const box of inner.querySelectorAll("[role=alert]")) {
+      if (!box.textContent.includes("Software WebGL")) continue;
+      box.querySelector("button")?.click();
+      toast("This browser draws without a GPU, so less detail is shown.");
+      watcher.disconnect();
+      return;
+    }
+  };
+  const watcher = new MutationObserver(look);
+  watcher.observe(inner.body, { childList: true, subtree: true });
+}
+
 function takeDrops(target) {
   target.addEventListener("dragover", (event) => { event.preventDefault(); document.body.classList.add("dropping"); });
   target.addEventListener("dragleave", () => document.body.classList.remove("dropping"));
@@ -471,6 +486,7 @@ $("compare").onclose = () => ["left", "right"].forEach((side) => $(`${side}-vide
 $("scene").onload = () => {
   if ($("scene").getAttribute("src") === "about:blank") return;
   takeDrops($("scene").contentWindow);
+  replaceNotice($("scene").contentDocument);
   watchSpeed();
 };
 takeDrops(window);
