@@ -35,6 +35,7 @@ FORMATS = (
     Format(".spz", "splats, compressed", "spz", "write_spz"),
     Format(".glb", "mesh and splats", "glb", "write_glb"),
     Format(".mesh.glb", "mesh alone", "glb", "write_mesh_glb"),
+    Format(".html", "a page to walk in", "html", "write_html"),
     Format(".points.ply", "coloured points", "points", "write_points_ply"),
     Format(".xyz", "coloured points as text", "points", "write_xyz"),
     Format(".json", "cameras, transforms.json", "camera_files", "write_cameras", scene=False),

@@ -5,6 +5,7 @@ Positions are fixed-point, everything else has 8 bits or so: what is read back i
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import gsply
@@ -22,14 +23,20 @@ _MORTON_BITS = 20
 
 def write_spz(path: Path, contents: Contents) -> None:
     """SPZ version 3 (gzip), which all its readers know. Raises SplatFileError."""
-    splats = contents.need_splats(path)
+    content = packed(contents.need_splats(path))
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+
+
+def packed(splats: Splats) -> bytes:
+    """What stands in a file. Raises SplatFileError for splats that lie too far out."""
     if float(splats.means.abs().max()) >= _LARGEST:
         raise SplatFileError(
-            f"{path}: a splat lies {float(splats.means.abs().max()):.0f} m from the start and .spz holds no more than "
+            f"a splat lies {float(splats.means.abs().max()):.0f} m from the start and .spz holds no more than "
             f"{_LARGEST} m; export .ply, or export parts of the walk"
         )
-    data = _encoded(splats)
-    write_atomically(path, lambda temporary: gsply.write_spz(temporary, data, fractional_bits=FRACTIONAL_BITS))
+    with tempfile.TemporaryDirectory() as folder:
+        gsply.write_spz(Path(folder) / "splats.spz", _encoded(splats), fractional_bits=FRACTIONAL_BITS)
+        return (Path(folder) / "splats.spz").read_bytes()
 
 
 def _encoded(splats: Splats) -> gsply.GSData:
