@@ -5,22 +5,35 @@ Everything else is built from the same classes, whatever the preset.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
-from torch import nn
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
+from photowalk.checkpoints.catalogue import CATALOGUE
+from photowalk.checkpoints.load import load as load_stored
+from photowalk.checkpoints.store import find, weight_files
 from photowalk.diffusion.few_step import FewStep
+from photowalk.diffusion.sampler import Sampler
+from photowalk.diffusion.unipc import UniPC
 from photowalk.memory.policies import GreedyCoverage
 from photowalk.memory.spatial_memory import SpatialMemory
 from photowalk.models.byte_text import ByteText
+from photowalk.models.clip_image import ClipImage
 from photowalk.models.depth_network import DepthNetwork
 from photowalk.models.detail import DetailNetwork
 from photowalk.models.history_layout import HistoryLayout
 from photowalk.models.image_tokens import ImageTokens
+from photowalk.models.lora import merge_lora
 from photowalk.models.nano_codec import NanoCodec
+from photowalk.models.umt5_text import Umt5Text, load_tokenizer
+from photowalk.models.wan_codec import WanCodec
 from photowalk.models.weights import load_weights
 from photowalk.models.world_transformer import WorldTransformer
 from photowalk.perception.depth import NanoDepth
@@ -30,10 +43,12 @@ from photowalk.world.placement import Placement, choose_placement
 from photowalk.world.preview import PreviewConfig
 
 if TYPE_CHECKING:
+    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
     from transformers import CLIPVisionModel, UMT5EncoderModel
 
 Module = TypeVar("Module", bound=nn.Module)
 WEIGHTS = Path(__file__).parent / "weights"
+NO_LORAS: Mapping[str, float] = MappingProxyType({})
 PUBLISHED_LAYOUT = HistoryLayout.parse("f1k1f4s2f1s1f16k4f2k2f1k1_g20")
 
 
@@ -53,10 +68,9 @@ class Preset:
 
 def load_preset(name: str) -> Preset:
     """Raises ValueError for a name that is no preset."""
-    presets = {"nano": nano}
-    if name not in presets:
-        raise ValueError(f"there is no preset {name!r}; known are {', '.join(presets)}")
-    return presets[name]()
+    if name not in PRESETS:
+        raise ValueError(f"there is no preset {name!r}; known are {', '.join(PRESETS)}")
+    return PRESETS[name]()
 
 
 def nano() -> Preset:
@@ -154,6 +168,13 @@ def wan_1_3b_denoiser() -> WorldTransformer.Config:
     return replace(lyra2_14b_denoiser(), width=1536, heads=12, depth=30, ffn=8960, image_dim=0)
 
 
+def wan_codec_network() -> AutoencoderKLWan:
+    """The video codec of Wan 2.1, with random weights."""
+    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+
+    return AutoencoderKLWan()
+
+
 def umt5_xxl_network() -> UMT5EncoderModel:
     """The text encoder of Wan 2.1, with random weights."""
     from transformers import UMT5Config, UMT5EncoderModel
@@ -208,7 +229,84 @@ def lyra2_14b_generation(guidance: float = 5.0) -> GenerationConfig:
         guidance=guidance,
         negative_prompt="",
         memory=SpatialMemory(pixel_centre=0.0, invalid_at_origin=True),
+        reference_quantile=0.25,
     )
+
+
+def lyra2_14b() -> Preset:
+    """The published weights at their best: 35 steps, each with and without the prompt."""
+    return _lyra2("lyra2-14b", UniPC(35))
+
+
+def lyra2_14b_fast() -> Preset:
+    """Four steps, by the published LoRA for it."""
+    return _lyra2("lyra2-14b-fast", FewStep(4), guidance=1.0, loras={"lyra2-lora-dmd": 1.0})
+
+
+def lyra2_14b_zoom() -> Preset:
+    """As the published zoom program samples: more steps, and two LoRAs for looks."""
+    return _lyra2("lyra2-14b-zoom", UniPC(50), loras={"lyra2-lora-realism": 0.4, "lyra2-lora-detail": 0.4})
+
+
+def lyra2_14b_zoom_fast() -> Preset:
+    """As the published zoom program samples with its switch for few steps."""
+    loras = {"lyra2-lora-realism": 0.4, "lyra2-lora-detail": 0.4, "lyra2-lora-dmd": 1.0}
+    return _lyra2("lyra2-14b-zoom-fast", FewStep(4), guidance=1.0, loras=loras)
+
+
+PRESETS: dict[str, Callable[[], Preset]] = {
+    "nano": nano,
+    "lyra2-14b": lyra2_14b,
+    "lyra2-14b-fast": lyra2_14b_fast,
+    "lyra2-14b-zoom": lyra2_14b_zoom,
+    "lyra2-14b-zoom-fast": lyra2_14b_zoom_fast,
+}
+
+
+def _lyra2(name: str, sampler: Sampler, guidance: float = 5.0, loras: Mapping[str, float] = NO_LORAS) -> Preset:
+    licence = CATALOGUE["lyra2-denoiser"].licence.name
+    assemble = partial(_assemble_lyra2, sampler=sampler, guidance=guidance, loras=loras)
+    return Preset(name, 480, 832, 80, licence, assemble)
+
+
+def _assemble_lyra2(placement: Placement, sampler: Sampler, guidance: float, loras: Mapping[str, float]) -> Generator:
+    """From the store; what is missing there is said before anything is read."""
+    parts = ("lyra2-denoiser", "wan2.1-codec", "umt5-xxl", "umt5-tokenizer", "clip-vit-h", "lyra2-negative-prompt")
+    folders = {name: find(name) for name in (*parts, *loras)}
+    denoiser = stored_network(lambda: WorldTransformer(lyra2_14b_denoiser()), folders["lyra2-denoiser"], placement)
+    for name, weight in loras.items():
+        merge_lora(denoiser, _stored_tensors(folders[name], placement), weight)
+    (negative,) = _stored_tensors(folders["lyra2-negative-prompt"], placement).values()
+    text = stored_network(umt5_xxl_network, folders["umt5-xxl"], placement)
+    return Generator(
+        denoiser=denoiser,
+        codec=WanCodec(stored_network(wan_codec_network, folders["wan2.1-codec"], placement)),
+        text=Umt5Text(text, load_tokenizer(folders["umt5-tokenizer"])),
+        image=ClipImage(stored_network(clip_vit_h_network, folders["clip-vit-h"], placement)),
+        depth=NanoDepth(
+            _loaded(DepthNetwork(nano_depth()), "depth", placement), nano_trained_photo_depth().to(placement.device)
+        ),
+        detail=None,
+        sampler=sampler,
+        placement=placement,
+        config=lyra2_14b_generation(guidance),
+        negative=negative.view(1, *negative.shape[-2:]),
+    )
+
+
+def stored_network(build: Callable[[], Module], folder: Path, placement: Placement) -> Module:
+    """A network with the weights of a folder of the store, in bfloat16 as published; only they take memory."""
+    from accelerate import init_empty_weights
+
+    with init_empty_weights():
+        network = build()
+    load_stored(network, folder, torch.bfloat16)
+    return network.to(placement.device).eval().requires_grad_(False)
+
+
+def _stored_tensors(folder: Path, placement: Placement) -> dict[str, Tensor]:
+    files = [load_file(file, device=str(placement.device)) for file in weight_files(folder)]
+    return {name: tensor for file in files for name, tensor in file.items()}
 
 
 def nano_untrained(placement: Placement) -> Generator:
@@ -219,10 +317,7 @@ def nano_untrained(placement: Placement) -> Generator:
         codec=_loaded(NanoCodec(NanoCodec.Config()), "codec", placement),
         text=ByteText(nano_text()).to(placement.device),
         image=ImageTokens(photo_depth.encoder, grid=(4, 7), seen_at=(128, 224)).eval(),
-        depth=NanoDepth(
-            _loaded(DepthNetwork(nano_depth()), "depth", placement),
-            photo_depth,
-        ),
+        depth=NanoDepth(_loaded(DepthNetwork(nano_depth()), "depth", placement), photo_depth),
         detail=_loaded(DetailNetwork(nano_detail()), "detail", placement),
         sampler=FewStep(steps=4),
         placement=placement,

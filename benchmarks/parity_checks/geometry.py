@@ -17,7 +17,6 @@ from photowalk.geometry import path_files
 from photowalk.geometry.cameras import Cameras
 from photowalk.geometry.published_paths import (
     PUBLISHED_PATHS,
-    centre_depth,
     published_file_path,
     published_path,
     published_zoom,
@@ -30,6 +29,7 @@ from photowalk.models.conditioning import memory_correspondence
 from photowalk.models.history_layout import HistoryLayout
 from photowalk.scene.types import View
 from photowalk.scene.warping import ray_features, warp
+from photowalk.world.state import depth_quantile
 
 Comparison = tuple[str, float, float]
 
@@ -269,7 +269,7 @@ def _preset(stated: dict, preset: str, direction: str, start: Cameras) -> Camera
 
 
 def _program(golden: dict, stated: dict, start: Cameras) -> Iterator[Comparison]:
-    yield "centre depth", abs(centre_depth(golden["program.depth"]) - stated["center_depth"]), PATH_TOLERANCE
+    yield "centre depth", abs(depth_quantile(golden["program.depth"], 0.25) - stated["center_depth"]), PATH_TOLERANCE
     for name, case in stated["cases"].items():
         path = published_zoom(
             start,

@@ -58,9 +58,10 @@ def check_codec(folder: Path) -> Iterable[Comparison]:
 
 def tiny_codec(folder: Path) -> WanCodec:
     from diffusers.loaders.single_file_utils import convert_wan_vae_to_diffusers
+    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
     golden, stated = load_file(folder / "vae_tiny.safetensors"), _json(folder / "vae_tiny.json")["config"]
-    codec = WanCodec.from_config(
+    network = AutoencoderKLWan(
         base_dim=stated["dim"],
         z_dim=stated["z_dim"],
         dim_mult=stated["dim_mult"],
@@ -69,8 +70,8 @@ def tiny_codec(folder: Path) -> WanCodec:
         temperal_downsample=stated["temperal_downsample"],
     )
     weights = {name.removeprefix("w."): value for name, value in golden.items() if name.startswith("w.")}
-    codec.network.load_state_dict(convert_wan_vae_to_diffusers(weights))
-    return codec.eval()
+    network.load_state_dict(convert_wan_vae_to_diffusers(weights))
+    return WanCodec(network).eval()
 
 
 def check_prepared_chunk(folder: Path) -> Iterable[Comparison]:

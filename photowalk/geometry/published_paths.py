@@ -23,7 +23,6 @@ DIRECTIONS = ("left", "right", "up", "down")
 ZOOM_IN, ZOOM_OUT = ("right", 0.5, 81), ("left", 1.5, 241)  # of horizontal_zoom: direction, strength, frames
 RISE = 0.15  # how much zooming out rises, as a share of the way back
 GROUND_RISE = 0.05  # how far zooming out rises along the ground's normal at the end
-CENTRE_QUANTILE = 0.25
 
 
 @dataclass(frozen=True)
@@ -85,12 +84,6 @@ def published_path(
     focal = (nearest / (nearest + 3 * order.full)).to(intrinsics)[:, None]
     intrinsics[:, [0, 1], [0, 1]] = intrinsics[:, [0, 1], [0, 1]] * focal
     return replace(path, intrinsics=intrinsics)
-
-
-def centre_depth(depth: Tensor) -> float:
-    """What published paths are measured in: the 25 % quantile of the known depth [H, W] (0 = unknown, inf = sky)."""
-    known = depth[(depth > 0) & depth.isfinite()].float()
-    return float(known.quantile(CENTRE_QUANTILE)) if len(known) else 1.0
 
 
 def published_zoom(

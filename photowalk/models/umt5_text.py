@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,6 +26,13 @@ def clean(text: str) -> str:
 
     mended = html.unescape(html.unescape(ftfy.fix_text(text)))
     return re.sub(r"\s+", " ", mended).strip()
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """From a folder with the files that are published; nothing is downloaded."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
 class Umt5Text(nn.Module):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from photowalk.models.protocols import StreamState
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKLWan
+    from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 
 _REPEATED = "Rep"  # diffusers: an upsampler has seen the first latent frame, which it does not lengthen
 
@@ -37,13 +37,6 @@ class WanCodec(nn.Module):
         self.network = network
         self.spatial_factor = 2 ** (len(network.config["dim_mult"]) - 1)
         self.channels = network.config["z_dim"]
-
-    @classmethod
-    def from_config(cls, **config) -> WanCodec:
-        """Random weights; without arguments the published size."""
-        from diffusers import AutoencoderKLWan
-
-        return cls(AutoencoderKLWan(**config))
 
     def encode(self, video: Tensor, state: StreamState) -> tuple[Tensor, StreamState]:
         """video [B, 3, F, H, W] in [-1, 1] -> latents [B, C, T, H/8, W/8], most likely ones, and the new state."""

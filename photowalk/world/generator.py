@@ -41,6 +41,7 @@ class GenerationConfig:
     guidance: float  # 1 runs one branch
     negative_prompt: str
     memory: SpatialMemory = EMPTY_MEMORY  # the empty one, with the convention by which depth becomes points
+    reference_quantile: float = 0.5  # of the photo's depth, in which paths are measured; published: 0.25
     rounded: bool = True  # published: False, frames stay as decoded, unclamped; a world on disk wants True
 
 
@@ -55,6 +56,7 @@ class Generator:
     sampler: Sampler
     placement: Placement
     config: GenerationConfig
+    negative: Tensor | None = None  # [1, L, D] features of what to be guided away from, instead of a negative prompt
 
     @torch.inference_mode()
     def start(
@@ -132,9 +134,7 @@ class Generator:
     def _sample(self, conditioning: Conditioning, seed: int, on_step: OnStep) -> Tensor:
         """[1, C, T_new, h, w] clean latents."""
         guidance = self.config.guidance
-        negative = (
-            replace(conditioning, text=self.text.encode([self.config.negative_prompt])) if guidance != 1 else None
-        )
+        negative = None if guidance == 1 else replace(conditioning, text=self._negative_text())
         velocity = guided(self.denoiser, conditioning, negative, guidance)
         noise = numpy_noise(seed, conditioning.warp.shape).to(conditioning.warp.device)
         return self.sampler.sample(
@@ -143,6 +143,9 @@ class Generator:
             on_step=lambda done, total, clean: on_step(Progress("denoise", done, total)),
             renoise=lambda done, sample: numpy_noise(seed + 7919 * done, sample.shape).to(sample),
         )
+
+    def _negative_text(self) -> Tensor:
+        return self.text.encode([self.config.negative_prompt]) if self.negative is None else self.negative
 
     def _restore(self, decoded: Tensor, preview: Preview, on_step: OnStep) -> Tensor:
         """[F, 3, H, W] decoded frames in [-1, 1] -> pictures in [0, 1], sharpened by what geometry remembers."""

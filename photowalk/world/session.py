@@ -24,7 +24,7 @@ from photowalk.scene.depth_files import read_depth
 from photowalk.scene.images import read_photo
 from photowalk.world.generator import Generator
 from photowalk.world.progress import OnStep, Progress
-from photowalk.world.state import WorldState
+from photowalk.world.state import WorldState, depth_quantile
 from photowalk.world.store import FRAMES_PER_SECOND, Job, Manifest, WorldError, WorldStore, create, new_world
 
 Note = Callable[[str], None]
@@ -101,7 +101,7 @@ class World:
                 seed=seed,
                 source=_source(photo, depth, fov_deg),
                 licences={"weights": preset.licence, "code": "Apache-2.0"},
-                reference_depth=state.reference_depth,
+                reference_depth=depth_quantile(state.first.depth, generator.config.reference_quantile),
             )
             job, cameras = (None, None) if path is None else _plan(path, state, manifest, prompt, seed, on_note)
             create(partial, manifest, state.first.image.cpu(), state.chunks[0], job, cameras)

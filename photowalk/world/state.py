@@ -115,8 +115,13 @@ class WorldState:
     @property
     def reference_depth(self) -> float:
         """Median of the photo's known finite depth: what presets and zooms are measured in; 1 if nothing is known."""
-        known = self.first.depth[(self.first.depth > 0) & self.first.depth.isfinite()]
-        return float(known.median()) if known.numel() else 1.0
+        return depth_quantile(self.first.depth, 0.5)
+
+
+def depth_quantile(depth: Tensor, quantile: float) -> float:
+    """Of the known, finite depth in a picture [H, W]; 1 if nothing is known."""
+    known = depth[(depth > 0) & depth.isfinite()].float()
+    return float(known.quantile(quantile)) if known.numel() else 1.0
 
 
 def _views(chunk: Chunk, start: int) -> list[View]:
