@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -128,26 +129,33 @@ def train_denoiser(
         raise ValueError("training the denoiser wants samples; prepare_samples makes them from clip folders")
     denoiser, text = generator.denoiser, generator.text
     parts = nn.ModuleDict({"denoiser": denoiser, "text": text})
-    prompts = {path: _prompt(path) for path in samples}
     channels = torch.ones(1) if channel_weight is None else channel_weight / channel_weight.mean()
     channels = channels.view(-1, 1, 1, 1).to(generator.placement.device)
 
-    def loss_of(random: torch.Generator) -> Losses:
-        picked = torch.randint(len(samples), (recipe.batch,), generator=random).tolist()
-        tensors = [load_file(samples[i]) for i in picked]
-        batch = {name: torch.stack([sample[name].float() for sample in tensors]) for name in tensors[0]}
+    def loss_of(drawn: tuple[list[str], dict[str, Tensor]]) -> Losses:
+        prompts, batch = drawn
         batch = {name: value.to(generator.placement.device) for name, value in batch.items()}
-        clean, latest = batch.pop("clean"), batch.pop("latest")
+        clean, latest, noise, sigma = (batch.pop(name) for name in ("clean", "latest", "noise", "sigma"))
         with torch.no_grad():
             image = generator.image.encode(latest)
-        conditioning = Conditioning(**batch, text=text.encode([prompts[samples[i]] for i in picked]), image=image)
-        sigma = recipe.schedule.draw(recipe.batch, random)[0].to(clean)
-        noise = torch.randn(clean.shape, generator=random).to(clean)
+        conditioning = Conditioning(**batch, text=text.encode(prompts), image=image)
         noisy = interpolate(clean, noise, sigma)
         velocity = denoiser(noisy, sigma * TIMESTEPS, conditioning)
         return _losses(clean_estimate(noisy, velocity, sigma), clean, conditioning, recipe.hole_weight, channels)
 
-    train(parts, loss_of, recipe.training, folder, generator.placement)
+    train(parts, partial(_draw, samples, recipe), loss_of, recipe.training, folder, generator.placement)
+
+
+def _draw(
+    samples: Sequence[Path], recipe: DenoiserRecipe, random: torch.Generator
+) -> tuple[list[str], dict[str, Tensor]]:
+    """Prompts and tensors of a batch, with its noise [B, C, T, h, w] and noise levels `sigma` [B]."""
+    picked = [samples[i] for i in torch.randint(len(samples), (recipe.batch,), generator=random).tolist()]
+    tensors = [load_file(path) for path in picked]
+    batch = {name: torch.stack([sample[name].float() for sample in tensors]) for name in tensors[0]}
+    batch["sigma"] = recipe.schedule.draw(recipe.batch, random)[0]
+    batch["noise"] = torch.randn(batch["clean"].shape, generator=random)
+    return [_prompt(path) for path in picked], batch
 
 
 def _losses(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,9 @@ class DepthSample:
     known: Tensor  # [H, W] what the network is told
     depth: Tensor  # [H, W] what it shall say
 
+    def to(self, device: torch.device) -> DepthSample:
+        return DepthSample(*(value.to(device) for value in vars(self).values()))
+
 
 def train_depth(recipe: DepthRecipe, folder: Path, placement: Placement | None = None) -> DepthNetwork:
     """A trained network; `folder` takes checkpoints and log. Raises ValueError if the folders hold no clips."""
@@ -76,13 +80,11 @@ def train_depth(recipe: DepthRecipe, folder: Path, placement: Placement | None =
     skies = [read_photo(path, *SKY_SIZE).image for path in sorted(recipe.skies.iterdir())] if recipe.skies else []
     network.to(placement.device)
 
-    def loss_of(random: torch.Generator) -> Losses:
-        size = recipe.sizes[_integer(len(recipe.sizes), random)]
-        count = max(recipe.pixels // (size[0] * size[1]), 1)
-        batch = _stacked([draw_sample(shots, skies, size, recipe, random) for _ in range(count)], placement.device)
+    def loss_of(batch: DepthSample) -> Losses:
+        batch = batch.to(placement.device)
         return depth_losses(network(batch.image, batch.intrinsics, batch.known), batch)
 
-    train(network, loss_of, recipe.training, folder, placement)
+    train(network, partial(_draw, shots, skies, recipe), loss_of, recipe.training, folder, placement)
     return network
 
 
@@ -93,6 +95,12 @@ def read_shots(folder: Path, stride: int) -> list[Shots]:
         clip = read_clip(path)
         shots.append(Shots(to_bytes(clip.video[::stride]), clip.depth[::stride].half(), clip.cameras[::stride]))
     return shots
+
+
+def _draw(shots: Sequence[Shots], skies: Sequence[Tensor], recipe: DepthRecipe, random: torch.Generator) -> DepthSample:
+    size = recipe.sizes[_integer(len(recipe.sizes), random)]
+    count = max(recipe.pixels // (size[0] * size[1]), 1)
+    return _stacked([draw_sample(shots, skies, size, recipe, random) for _ in range(count)])
 
 
 def draw_sample(
@@ -235,9 +243,8 @@ def _mirrored(sample: DepthSample) -> DepthSample:
     return DepthSample(sample.image.flip(-1), intrinsics, sample.known.flip(-1), sample.depth.flip(-1))
 
 
-def _stacked(samples: Sequence[DepthSample], device: torch.device) -> DepthSample:
-    names = ("image", "intrinsics", "known", "depth")
-    return DepthSample(*(torch.stack([getattr(sample, name) for sample in samples]).to(device) for name in names))
+def _stacked(samples: Sequence[DepthSample]) -> DepthSample:
+    return DepthSample(*(torch.stack(values) for values in zip(*(vars(sample).values() for sample in samples))))
 
 
 def _integer(limit: int, random: torch.Generator) -> int:

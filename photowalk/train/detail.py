@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -94,8 +95,8 @@ def train_detail(
         raise ValueError("training the detail stage wants samples; prepare_samples makes them from clip folders")
     features.requires_grad_(False)
 
-    def loss_of(random: torch.Generator) -> Losses:
-        batch = {name: value.to(placement.device) for name, value in _draw(samples, recipe, random).items()}
+    def loss_of(batch: dict[str, Tensor]) -> Losses:
+        batch = {name: value.to(placement.device) for name, value in batch.items()}
         decoded, warped, truth = (batch[name] * 2 - 1 for name in ("decoded", "warped", "truth"))
         known = batch["known"]
         restored = network.restore(decoded, warped, known)
@@ -111,7 +112,7 @@ def train_detail(
             "floor": floor,
         }
 
-    train(network, loss_of, recipe.training, folder, placement)
+    train(network, partial(_draw, samples, recipe), loss_of, recipe.training, folder, placement)
 
 
 def _views(clip: Clip, first: int, rules: DetailRules, random: torch.Generator) -> list[View]:

@@ -9,20 +9,23 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from photowalk.scene.images import write_atomically
 from photowalk.world.placement import Placement
 
 Losses = dict[str, Tensor]  # "loss" is minimised, the others are logged
+ENDLESS = 10**9  # steps
 GENTLE = 0.1  # of the learning rate
-LossOf = Callable[[torch.Generator], Losses]
+Batch = TypeVar("Batch")
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class TrainingConfig:
     log_every: int = 20  # steps
     checkpoint_every: float = 120  # seconds
     max_steps: int | None = None
+    workers: int = 0  # processes that draw batches ahead; 0 draws them between the steps
     gentle: tuple[str, ...] = ()  # prefixes of parameters that know much already and learn at a tenth of the rate
 
 
@@ -49,31 +53,39 @@ class _Run:
     seconds: float = 0.0
 
 
-def train(module: nn.Module, loss_of: LossOf, config: TrainingConfig, folder: Path, placement: Placement) -> None:
+def train(
+    module: nn.Module,
+    draw: Callable[[torch.Generator], Batch],
+    loss_of: Callable[[Batch], Losses],
+    config: TrainingConfig,
+    folder: Path,
+    placement: Placement,
+) -> None:
     """Train `module` in place; afterwards it holds the averaged weights. `folder` takes checkpoint and log.jsonl.
 
-    loss_of(random) computes the losses of one step with `module`, drawing from `random` only.
+    draw(random) makes the batch of one step on the CPU, with all its chance from `random`, perhaps in another process;
+    loss_of(batch) computes the losses with `module`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     named = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
     parameters = list(named.values())
     gentle = [named[name] for name in named if name.startswith(config.gentle)]
     others = [named[name] for name in named if not name.startswith(config.gentle)]
-    groups = [{"params": others, "pace": 1.0}, {"params": gentle, "pace": GENTLE}]
+    groups = [{"params": others}, {"params": gentle}] if gentle else [{"params": others}]
     optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=config.weight_decay)
     average = {name: value.detach().clone() for name, value in module.state_dict().items()}
     run = _resume(folder, module, average, optimiser)
     logged: dict[str, list[float]] = {}
-    last_save = time.perf_counter()
+    batches = _batches(draw, config, run.step)
+    last_save = started = time.perf_counter()
     while run.seconds < config.minutes * 60 and (config.max_steps is None or run.step < config.max_steps):
-        started = time.perf_counter()
         rate = _learning_rate(config, run)
-        for group in optimiser.param_groups:
-            group["lr"] = rate * group["pace"]
-        random = torch.Generator().manual_seed(config.seed * 1_000_003 + run.step)
-        torch.manual_seed(config.seed * 1_000_003 + run.step)  # for what networks draw themselves
+        for group, pace in zip(optimiser.param_groups, (1.0, GENTLE)):
+            group["lr"] = rate * pace
+        batch = next(batches)
+        torch.manual_seed(_seed(config, run.step))  # for what networks draw themselves
         with placement.autocast():
-            losses = loss_of(random)
+            losses = loss_of(batch)
         optimiser.zero_grad(set_to_none=True)
         losses["loss"].backward()
         norm = nn.utils.clip_grad_norm_(parameters, config.gradient_norm)
@@ -83,7 +95,8 @@ def train(module: nn.Module, loss_of: LossOf, config: TrainingConfig, folder: Pa
         _follow(average, module, min(config.average, run.step / (run.step + 10)))
         for name, value in {**losses, "gradient_norm": norm}.items():
             logged.setdefault(name, []).append(float(value.detach()))
-        run.seconds += time.perf_counter() - started
+        started, before = time.perf_counter(), started
+        run.seconds += started - before
         if run.step % config.log_every == 0:
             _log(folder, run, rate, logged)
         if time.perf_counter() - last_save > config.checkpoint_every:
@@ -91,6 +104,26 @@ def train(module: nn.Module, loss_of: LossOf, config: TrainingConfig, folder: Pa
             last_save = time.perf_counter()
     _save(folder, module, average, optimiser, run)
     module.load_state_dict(average)
+
+
+@dataclass(frozen=True)
+class _Steps(Dataset, Generic[Batch]):
+    """The batch of every step, by its number."""
+
+    draw: Callable[[torch.Generator], Batch]
+    config: TrainingConfig
+
+    def __getitem__(self, index: int) -> Batch:
+        return self.draw(torch.Generator().manual_seed(_seed(self.config, index)))
+
+
+def _batches(draw: Callable[[torch.Generator], Batch], config: TrainingConfig, first: int) -> Iterator[Batch]:
+    steps = range(first, config.max_steps or ENDLESS)
+    return iter(DataLoader(_Steps(draw, config), batch_size=None, sampler=steps, num_workers=config.workers))
+
+
+def _seed(config: TrainingConfig, step: int) -> int:
+    return config.seed * 1_000_003 + step
 
 
 def export_weights(module: nn.Module, path: Path, about: dict[str, str]) -> None:
