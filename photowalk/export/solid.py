@@ -60,8 +60,8 @@ def _with_points(path: Tensor, shape: Mesh | Splats, similarity: Tensor) -> tupl
 
 def _box(path: Tensor, cell: float) -> tuple[np.ndarray, np.ndarray]:
     """Low corner [3] and number of cells [3] of the place around the walk."""
-    low = path.amin(0).numpy() - [AROUND_PATH, AROUND_PATH, BELOW]
-    high = path.amax(0).numpy() + [AROUND_PATH, AROUND_PATH, ABOVE]
+    low = path.amin(0).numpy() - np.array([AROUND_PATH, AROUND_PATH, BELOW])
+    high = path.amax(0).numpy() + np.array([AROUND_PATH, AROUND_PATH, ABOVE])
     return low, np.ceil((high - low) / cell).astype(np.int64)
 
 
@@ -106,7 +106,7 @@ def _clear_path(cells: np.ndarray, path: np.ndarray, low: np.ndarray, cell: floa
     for centre in path:
         i, j, bottom = np.floor((centre - low - [0, 0, max(eye - KNEES, 0.2)]) / cell).astype(int)
         top = int((centre[2] - low[2] + CROWN) / cell) + 1
-        cells[(disc + [i, j])[:, 0], (disc + [i, j])[:, 1], max(bottom, 0) : top] = False
+        cells[disc[:, 0] + i, disc[:, 1] + j, max(bottom, 0) : top] = False
 
 
 def _turned(cells: np.ndarray, low: np.ndarray, cell: float, turn: np.ndarray) -> Solid:
