@@ -145,18 +145,23 @@ CATALOGUE = {
     )
 }
 
+_LYRA2 = (
+    "lyra2-denoiser",
+    "lyra2-negative-prompt",
+    "lyra2-reconstruction",
+    "wan2.1-codec",
+    "umt5-xxl",
+    "umt5-tokenizer",
+    "clip-vit-h",
+)
+_ZOOM_LOOKS = ("lyra2-lora-realism", "lyra2-lora-detail")
+
 # What a preset wants to run, under the preset's name.
 BUNDLES = {
-    "lyra2-14b": (
-        "lyra2-denoiser",
-        "lyra2-negative-prompt",
-        "lyra2-reconstruction",
-        "lyra2-lora-dmd",
-        "wan2.1-codec",
-        "umt5-xxl",
-        "umt5-tokenizer",
-        "clip-vit-h",
-    )
+    "lyra2-14b": _LYRA2,
+    "lyra2-14b-fast": (*_LYRA2, "lyra2-lora-dmd"),
+    "lyra2-14b-zoom": (*_LYRA2, *_ZOOM_LOOKS),
+    "lyra2-14b-zoom-fast": (*_LYRA2, *_ZOOM_LOOKS, "lyra2-lora-dmd"),
 }
 
 

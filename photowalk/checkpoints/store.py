@@ -9,13 +9,20 @@ and files; it knows nothing of networks.
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from photowalk.checkpoints.catalogue import BUNDLES, CATALOGUE, human_size
 
 MANIFEST = "manifest.json"
+_UNFINISHED, _REPLACED = ".importing-", ".replaced-"
 
 
 def weights_folder() -> Path:
@@ -35,9 +42,23 @@ def weights_folder() -> Path:
 def find(name: str) -> Path:
     """The folder of weights in the store. Raises ValueError that says which command brings them."""
     folder = weights_folder() / name
-    if (folder / MANIFEST).exists():
+    if is_stored(name):
         return folder
-    raise ValueError(_how_to_get(name, folder))
+    raise ValueError(_how_to_get(name, folder.parent))
+
+
+def is_stored(name: str) -> bool:
+    return (weights_folder() / name / MANIFEST).is_file()
+
+
+def stored() -> list[str]:
+    """The names of all weights in the store."""
+    return sorted(path.parent.name for path in weights_folder().glob(f"*/{MANIFEST}") if path.parent.name[0] != ".")
+
+
+def manifest_of(name: str) -> dict:
+    """Raises ValueError where there are no such weights."""
+    return json.loads((find(name) / MANIFEST).read_text())
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -45,13 +66,51 @@ def weight_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors"))
 
 
-def _how_to_get(name: str, folder: Path) -> str:
+@contextmanager
+def new_entry(name: str, size: int) -> Iterator[Path]:
+    """An empty folder to write weights into, about `size` bytes. It becomes STORE/NAME, replacing an older one, when
+    the block ends well, and vanishes otherwise.
+
+    Raises ValueError where another import is at work or the disk has too little room.
+    """
+    store = weights_folder()
+    store.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(store).free
+    if free < size:
+        raise ValueError(
+            f"{name} wants {human_size(size)} in {store} and the disk has {human_size(free)} free; make room, or name "
+            f"another folder in PHOTOWALK_WEIGHTS"
+        )
+    try:
+        with FileLock(store / ".lock", timeout=0):
+            unfinished, replaced = store / f"{_UNFINISHED}{name}", store / f"{_REPLACED}{name}"
+            for left_over in (unfinished, replaced):
+                shutil.rmtree(left_over, ignore_errors=True)
+            unfinished.mkdir()
+            try:
+                yield unfinished
+            except BaseException:
+                shutil.rmtree(unfinished)
+                raise
+            if (store / name).exists():
+                (store / name).rename(replaced)
+            unfinished.rename(store / name)
+            shutil.rmtree(replaced, ignore_errors=True)
+    except Timeout:
+        raise ValueError(f"another import into {store} is at work; wait until it is done") from None
+
+
+def write_manifest(folder: Path, manifest: dict) -> None:
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+
+
+def _how_to_get(name: str, store: Path) -> str:
     published = CATALOGUE.get(name)
     if published is None:
-        return f"there are no weights {name!r} in {folder.parent}; photowalk weights list names those that there are"
+        return f"there are no weights {name!r} in {store}; photowalk weights list names those that there are"
     bundle = next((bundle for bundle, parts in BUNDLES.items() if name in parts), name)
     return (
         f"the weights {name} ({published.what}; about {human_size(published.size)}, {published.licence.name}) are not "
-        f"in {folder.parent}. Download them with: photowalk weights get {bundle}; "
+        f"in {store}. Download them with: photowalk weights get {bundle}; "
         f"or, if you have the published files, convert them with: photowalk weights import FILE_OR_FOLDER..."
     )

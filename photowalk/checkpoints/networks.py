@@ -1,0 +1,46 @@
+"""Which network each published checkpoint becomes, and under which names it may come. One entry per network.
+
+This is where a new one is added: its name in the catalogue, how it is built, and a naming for every way in which it is
+published. It stands above the presets, which know the sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from photowalk import presets
+from photowalk.checkpoints import namings
+from photowalk.checkpoints.names import Naming
+from photowalk.models.world_transformer import WorldTransformer
+
+
+@dataclass(frozen=True)
+class Network:
+    name: str  # in the catalogue and in the store
+    build: Callable[[], nn.Module]  # called for names and shapes only, on torch's meta device
+    namings: tuple[Naming, ...]
+    dtype: torch.dtype | None = None  # to store in; None: that of the file
+    takes_loras: bool = False  # published adaptations are made for it
+
+
+def _lyra2() -> nn.Module:
+    return WorldTransformer(presets.lyra2_14b_denoiser())
+
+
+def _wan_1_3b() -> nn.Module:
+    return WorldTransformer(presets.wan_1_3b_denoiser())
+
+
+# In the order in which they are recognised: what has a sign of one may have those of later ones too.
+NETWORKS = (
+    Network("lyra2-denoiser", _lyra2, (namings.LYRA_DENOISER,), torch.bfloat16, takes_loras=True),
+    Network("wan2.1-i2v-14b", _lyra2, (namings.WAN_I2V,)),
+    Network("wan2.1-t2v-1.3b", _wan_1_3b, (namings.WAN_T2V,)),
+    Network("wan2.1-codec", presets.wan_codec_network, (namings.WAN_CODEC, namings.DIFFUSERS_CODEC)),
+    Network("umt5-xxl", presets.umt5_xxl_network, (namings.WAN_UMT5, namings.HUGGING_FACE_UMT5)),
+    Network("clip-vit-h", presets.clip_vit_h_network, (namings.WAN_CLIP, namings.HUGGING_FACE_CLIP)),
+)
