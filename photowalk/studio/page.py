@@ -28,6 +28,7 @@ from photowalk.studio.stage import SOFTWARE, Budget, Stage
 
 BRAND, QUIET = (86, 132, 255), (58, 64, 77)
 RECORD_SECONDS, RECORD_KEYFRAMES = 0.4, 60
+TIDY_SECONDS = 0.25
 _BY_WORDS, _BY_KEYFRAMES = "In words", "By keyframes"
 _POINTS, _SPLATS = "Points", "Splats"
 _NO_KEYS: tuple[str, ...] = ("none yet",)
@@ -56,7 +57,7 @@ class Page:
         self._keys: list[schemas.Pose] = []
         self._chosen = -1
         self._marks: list[viser.SceneNodeHandle] = []
-        self._recorded = 0.0
+        self._recorded = self._tidied = 0.0
         self._jobs_seen: tuple = ()  # which jobs of this world were where when it was looked at last
         self._photo_files: dict = {}  # of the photo that is shown; a correction makes others
         self._flying = False
@@ -73,6 +74,7 @@ class Page:
         with self._lock:
             if self._scenery is not None and 0 <= frame < len(self._scenery.cameras):
                 self._stage.look_from(self._scenery.cameras[frame])
+                self._stage.declutter(self._marks)
                 self._frame.value = frame
 
     def draw_less(self) -> int:
@@ -134,7 +136,7 @@ class Page:
             self._build_generate(gui)
         with tabs.add_tab("Export"):
             self._build_export(gui)
-        self._client.camera.on_update(lambda _: self._record())
+        self._client.camera.on_update(lambda _: self._moved())
 
     def _build_explore(self, gui: viser.GuiApi) -> None:
         self._about = gui.add_markdown("")
@@ -418,6 +420,7 @@ class Page:
             gizmo = self._stage.add_gizmo(f"{index}", pose)
             frustum = self._stage.add_keyframe(f"{index}/camera", _AT_HOME, lens, True)
             self._marks += [frustum, gizmo]
+            self._stage.declutter([gizmo])
 
             @gizmo.on_update
             def _(_, gizmo=gizmo, index=index) -> None:
@@ -428,6 +431,14 @@ class Page:
             @gizmo.on_drag_end
             def _(_) -> None:
                 self._guarded(self._preview)()
+
+    def _moved(self) -> None:
+        """The eye has moved. viser tells this often; what follows from it need not."""
+        now = time.monotonic()
+        if now - self._tidied > TIDY_SECONDS and self._scenery is not None:
+            self._tidied = now
+            self._stage.declutter(self._marks)
+        self._record()
 
     def _record(self) -> None:
         """A keyframe now and then from where the eye goes."""

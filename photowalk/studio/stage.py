@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +44,7 @@ class Budget:
     splats: int = 1_000_000
 
     def halved(self) -> Budget:
-        return Budget(max(self.points // 2, 4000), max(self.splats // 2, 2000))
+        return Budget(max(self.points // 2, 20_000), max(self.splats // 2, 4000))
 
 
 SOFTWARE = Budget(points=60_000, splats=12_000)
@@ -53,17 +54,16 @@ class Stage:
     def __init__(self, client: viser.ClientHandle, budget: Budget) -> None:
         self._client, self._scene, self.budget = client, client.scene, budget
         self._frustums: list[viser.CameraFrustumHandle] = []
+        self._recalled: list[viser.CameraFrustumHandle] = []
         self._points: viser.PointCloudHandle | None = None
         self._splats: viser.GaussianSplatHandle | None = None
         self._path: list[viser.SceneNodeHandle] = []
+        self._path_cameras: list[viser.CameraFrustumHandle] = []
         self._up = np.array([0.0, -1.0, 0.0])
+        self._thinning = 1.0
         self._scale = 1.0  # the photo's reference depth: what sizes of marks are measured in
 
     # ---- the world
-
-    def clear(self) -> None:
-        self._scene.reset()
-        self._frustums, self._points, self._splats, self._path = [], None, None, []
 
     def set_up(self, roll_deg: float, pitch_deg: float) -> None:
         """Which way is up, where the photo was taken with a tilted camera."""
@@ -76,13 +76,14 @@ class Stage:
         """The points of chunks [first, last]; how many are drawn."""
         points, colours = scenery.cloud(*chunks)
         self._scale = scenery.manifest.reference_depth
+        self._thinning = min(1.6, math.sqrt(max(1.0, len(points) / self.budget.points)))
         points, colours = _thinned(self.budget.points, points, colours)
         self.hide_points()
         self._points = self._scene.add_point_cloud(
             "/points",
             points.numpy().astype(np.float32),
             colours.numpy(),
-            point_size=size * self._scale / 300,
+            point_size=self._point_size(size),
             point_shape="circle",
             point_shading="flat",
         )
@@ -90,7 +91,11 @@ class Stage:
 
     def size_points(self, size: float) -> None:
         if self._points is not None:
-            self._points.point_size = size * self._scale / 300
+            self._points.point_size = self._point_size(size)
+
+    def _point_size(self, size: float) -> float:
+        """Fewer points are drawn larger, so that surfaces stay closed."""
+        return size * self._thinning * self._scale / 300
 
     def hide_points(self) -> None:
         if self._points is not None:
@@ -142,15 +147,27 @@ class Stage:
             )
 
     def mark_recalled(self, scenery: Scenery, frames: list[int]) -> None:
-        self._scene.remove_by_name("/recalled")
-        for frame in frames:
+        for frustum in self._recalled:
+            frustum.remove()
+        self._recalled = [
             self._frustum(
                 f"/recalled/{frame}",
                 scenery.cameras[frame],
-                scale=0.06 * self._scale,
+                scale=0.05 * self._scale,
                 color=RECALLED,
                 image=_thumbnail(scenery.picture(frame)),
             )
+            for frame in frames
+        ]
+        self.declutter()
+
+    def declutter(self, marks: Sequence[viser.SceneNodeHandle] = ()) -> None:
+        """Hide cameras that the eye is in, which would cover everything."""
+        eye = np.asarray(self._client.camera.position)
+        for node in (*self._frustums, *self._recalled, *self._path_cameras, *marks):
+            clear = bool(np.linalg.norm(np.asarray(node.position) - eye) > 0.1 * self._scale)
+            if node.visible != clear:
+                node.visible = clear
 
     # ---- the plan
 
@@ -169,7 +186,7 @@ class Stage:
         every = max(4, len(centres) // 24)
         for index in sorted({*range(every, len(centres), every), len(centres) - 1}):
             pose = plan.poses[index]
-            self._path.append(
+            self._path_cameras.append(
                 self._scene.add_camera_frustum(
                     f"/plan/{index}",
                     _fov_y(lens),
@@ -184,9 +201,9 @@ class Stage:
             )
 
     def hide_path(self) -> None:
-        for node in self._path:
+        for node in (*self._path, *self._path_cameras):
             node.remove()
-        self._path = []
+        self._path, self._path_cameras = [], []
 
     def add_gizmo(self, name: str, pose: schemas.Pose) -> viser.TransformControlsHandle:
         return self._scene.add_transform_controls(

@@ -65,6 +65,8 @@ async function showLanding() {
   $("scene").hidden = $("strip").hidden = $("tools").hidden = $("title-box").hidden = $("making").hidden = $("pip").hidden = true;
   $("scene").src = "about:blank";
   $("landing").hidden = false;
+  document.body.classList.add("home");
+  state.page = "";
   document.title = "photowalk studio";
   state.worlds = (await trying(() => ask("GET", "/api/worlds"))) ?? [];
   $("none").hidden = state.worlds.length > 0;
@@ -108,7 +110,8 @@ async function open(id) {
   $("title-box").hidden = false;
   $("title").value = world.title;
   document.title = `${world.title} - photowalk`;
-  $("making").hidden = world.ready;
+  if (!world.ready) $("making").hidden = false;
+  document.body.classList.remove("home");
   $("tools").hidden = $("strip").hidden = $("scene").hidden = !world.ready;
   if (world.problem) toast(world.problem, true);
   if (world.ready) {
@@ -124,7 +127,19 @@ function showScene() {
   state.tries = 0;
   const scheme = location.protocol === "https:" ? "wss" : "ws";
   const socket = `${scheme}://${location.host}/scene/${state.page}/${state.world.id}/${drawing()}`;
-  $("scene").src = `/scene/?darkMode&hideViserLogo&websocket=${socket}`;
+  const coarse = socket.endsWith("software") ? "&fixedDpr=0.5" : ""; // a quarter of the pixels
+  $("scene").src = `/scene/?darkMode&hideViserLogo${coarse}&websocket=${socket}`;
+  $("making-text").textContent = "Opening the world ...";
+  $("making").hidden = false;
+  connected(state.page, 100);
+}
+
+// The viewer shows nothing of use before its page is there.
+async function connected(page, tries) {
+  const there = await fetch(`/scene/${page}/refresh`, { method: "POST" }).then((answer) => answer.ok, () => false);
+  if (state.page !== page || !state.world?.ready) return;
+  if (there || tries === 0) setTimeout(() => { $("making").hidden = true; }, 250);
+  else setTimeout(() => connected(page, tries - 1), 150);
 }
 
 function drawing() {
