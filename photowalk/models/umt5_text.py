@@ -9,7 +9,7 @@ import html
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """From a folder with the files that are published; nothing is downloaded."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return cast("PreTrainedTokenizerBase", AutoTokenizer.from_pretrained(folder, local_files_only=True))
 
 
 class Umt5Text(nn.Module):
