@@ -83,6 +83,11 @@ def flat_colours(splats: Splats) -> Tensor:
     return (splats.colours[:, 0] * SH_DC + 0.5).clamp(0, 1)
 
 
+def linear(srgb: Tensor) -> Tensor:
+    """sRGB-encoded [0, 1] -> linear light, which vertex colours are in glTF and USD (IEC 61966-2-1)."""
+    return torch.where(srgb <= 0.04045, srgb / 12.92, ((srgb.clamp_min(0) + 0.055) / 1.055) ** 2.4)
+
+
 def sh_degree(splats: Splats) -> int:
     """0 to 3."""
     return round(splats.colours.shape[1] ** 0.5) - 1

@@ -101,7 +101,7 @@ class _Model:
 
 def _splat_primitive(model: _Model, splats: Splats) -> gltf.Primitive:
     """Values are decoded ones: linear scales, opacities in [0, 1], harmonics without offset, quaternions xyzw."""
-    faded = torch.cat([_linear(conventions.flat_colours(splats)), splats.opacities[:, None]], dim=1)
+    faded = torch.cat([conventions.linear(conventions.flat_colours(splats)), splats.opacities[:, None]], dim=1)
     attributes = gltf.Attributes(POSITION=model.accessor(array(splats.means), limits=True))
     attributes.COLOR_0 = model.accessor(to_bytes(faded).cpu().numpy(), normalized=True)
     named = {"ROTATION": conventions.xyzw(splats.rotations), "SCALE": splats.scales, "OPACITY": splats.opacities}
@@ -129,7 +129,7 @@ def _mesh_primitive(model: _Model, mesh: Mesh) -> gltf.Primitive:
         model.json.textures.append(gltf.Texture(source=0, sampler=0))
         surface.baseColorTexture = gltf.TextureInfo(index=0)
     else:
-        attributes.COLOR_0 = model.accessor(array(_linear(mesh.colours)))
+        attributes.COLOR_0 = model.accessor(array(conventions.linear(mesh.colours)))
     model.json.materials.append(gltf.Material(name="walk", pbrMetallicRoughness=surface, extensions={_UNLIT: {}}))
     indices = mesh.faces.detach().cpu().numpy().astype(np.uint32).reshape(-1)
     return gltf.Primitive(attributes=attributes, indices=model.accessor(indices), material=0, mode=gltf.TRIANGLES)
@@ -146,11 +146,6 @@ def _y_up_node(contents: Contents) -> gltf.Node:
         rotation=conventions.xyzw(quaternion_from_rotation(rotation)).tolist(),
         scale=[scale] * 3,
     )
-
-
-def _linear(srgb: Tensor) -> Tensor:
-    """sRGB-encoded [0, 1] -> linear light, which glTF's vertex colours are (IEC 61966-2-1)."""
-    return torch.where(srgb <= 0.04045, srgb / 12.92, ((srgb.clamp_min(0) + 0.055) / 1.055) ** 2.4)
 
 
 def _jpeg(texture: Tensor) -> bytes:
