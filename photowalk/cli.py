@@ -8,11 +8,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from photowalk.checkpoints.catalogue import Licence
     from photowalk.world.progress import OnStep, Progress
 
 DEFAULT_PATH = "walk"  # an oval that comes back to where it began, 161 frames at nano's chunk
@@ -133,6 +134,47 @@ def studio(options: argparse.Namespace) -> None:
     )
 
 
+def list_weights(options: argparse.Namespace) -> None:
+    from photowalk.checkpoints.listing import listed
+
+    print("\n".join(listed()))
+
+
+def show_weights(options: argparse.Namespace) -> None:
+    from photowalk.checkpoints.listing import shown
+
+    print("\n".join(shown(options.name, verify=options.verify)))
+
+
+def get_weights(options: argparse.Namespace) -> None:
+    from photowalk.checkpoints.download import get
+
+    with _bytes_bar() as on_step:
+        get(options.name, _accepts(options), on_step=on_step, on_note=_note)
+
+
+def import_weights(options: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from photowalk.checkpoints.importing import import_weights
+
+    files = [Path(file).expanduser() for file in options.files]
+    with _bytes_bar() as on_step:
+        import_weights(files, _accepts(options), options.name, on_step=on_step, on_note=_note)
+
+
+def _accepts(options: argparse.Namespace) -> Callable[[Licence], bool]:
+    """Says a licence and asks for a yes, unless the command line said it."""
+
+    def accepts(licence: Licence) -> bool:
+        _note(f"{licence.name}: {licence.terms}\n  {licence.address}")
+        if options.accept_licence or not sys.stdin.isatty():
+            return options.accept_licence
+        return input("Do you accept it? Type yes: ").strip().lower() == "yes"
+
+    return accepts
+
+
 def train(options: argparse.Namespace) -> None:
     from pathlib import Path
 
@@ -141,7 +183,8 @@ def train(options: argparse.Namespace) -> None:
     work = Path(options.work or Path("runs") / options.part)
     skies, features = (Path(given) if given else None for given in (options.skies, options.features))
     data, output = tuple(Path(folder) for folder in options.data), Path(options.output)
-    order = Order(data, options.minutes, work, output, skies, features)
+    start = Path(options.start) if options.start else None
+    order = Order(data, options.minutes, work, output, skies, features, start, options.batch_factor, options.workers)
     print(", ".join(str(path) for path in train_part(options.part, order)))
 
 
@@ -195,6 +238,26 @@ def _scene(facts: dict) -> str:
     if not made:
         return f"none; make it with: photowalk reconstruct {facts['folder']}"
     return f"made from {made} frames" + ("" if made == facts["frames"] else "; the walk has changed since")
+
+
+@contextmanager
+def _bytes_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for each file that is written; nothing where no one watches."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description:24}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Bars(*columns, console=console, disable=not console.is_terminal) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def show(name: str, done: int, total: int) -> None:
+            if name not in tasks:
+                tasks[name] = bars.add_task(name)
+            bars.update(tasks[name], completed=done, total=total)
+
+        yield show
 
 
 def _note(text: str) -> None:
@@ -283,7 +346,9 @@ def _parser() -> argparse.ArgumentParser:
     command = _command(commands, "reconstruct", reconstruct, "make splats of the walk, in WORLD/scene")
     command.add_argument("world", metavar="WORLD")
 
-    command = _command(commands, "export", export, "write files for viewers, engines and simulators; see docs/export.md")
+    command = _command(
+        commands, "export", export, "write files for viewers, engines and simulators; see docs/export.md"
+    )
     command.add_argument("world", metavar="WORLD")
     command.add_argument("files", metavar="FILE", nargs="+")
 
@@ -313,12 +378,33 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--preset", default="nano", metavar="NAME", help="for new worlds (default: nano)")
     command.add_argument("--no-browser", action="store_true", help="only print the link")
 
+    weights = commands.add_parser("weights", help="published weights: list, get, import, show")
+    of_weights = weights.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _command(of_weights, "list", list_weights, "say which weights are published and which are here")
+    command = _command(of_weights, "get", get_weights, "download weights, or all that a preset wants, and convert them")
+    command.add_argument("name", metavar="NAME")
+    command.add_argument("--accept-licence", action="store_true", help="without being asked")
+    command = _command(of_weights, "import", import_weights, "convert downloaded checkpoints")
+    command.add_argument("files", metavar="FILE_OR_FOLDER", nargs="+")
+    command.add_argument("--as", dest="name", metavar="NAME", help="what they are, where that is not plain")
+    command.add_argument("--accept-licence", action="store_true", help="without being asked")
+    command = _command(
+        of_weights, "show", show_weights, "say what weights are, their licence, what they were made from"
+    )
+    command.add_argument("name", metavar="NAME")
+    command.add_argument("--verify", action="store_true", help="compare every file with its hash")
+
     command = _command(commands, "train", train, "train a part of nano: codec, depth, photo_depth, detail or denoiser")
     command.add_argument("part", metavar="PART")
     command.add_argument("--data", metavar="FOLDER", nargs="+", required=True, help="clip folders; codec: pictures")
     command.add_argument("--minutes", type=float, default=60, help="of work; pauses do not count (default: 60)")
     command.add_argument("--work", metavar="FOLDER", help="samples, checkpoints, log (default: runs/PART)")
     command.add_argument("--features", metavar="FILE", help="SqueezeNet features that the depth networks start from")
+    command.add_argument("--start", metavar="FOLDER", help="weights of an earlier training to start from")
+    command.add_argument(
+        "--batch-factor", type=int, default=1, metavar="N", help="take N of the recipe's batches a step"
+    )
+    command.add_argument("--workers", type=int, default=0, metavar="N", help="processes that draw batches ahead")
     command.add_argument("--skies", metavar="FOLDER", help="pictures of nothing but sky, for the depth networks")
     command.add_argument("-o", "--output", metavar="FOLDER", required=True, help="where the weights go")
     return parser

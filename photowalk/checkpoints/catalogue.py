@@ -1,6 +1,6 @@
 """The published weights by name: what each is, how large, under which licence, and where it is published.
 
-Plain data. Sizes are about; `photowalk weights get` asks the hub for the true ones before it starts.
+Plain data. `photowalk weights get` asks the hub for the true sizes before it starts.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Licence:
     name: str
+    short: str
     terms: str  # what a user must know, in a sentence
     address: str  # where the full text is
     restricted: bool  # to be accepted before weights are fetched or converted
@@ -22,7 +23,7 @@ class Published:
 
     name: str  # in the store
     what: str
-    size: int  # bytes of the published files
+    size: int | None  # bytes of the published files, about; None where it is not known
     licence: Licence
     repository: str
     files: tuple[str, ...]  # patterns of paths within the repository
@@ -30,14 +31,16 @@ class Published:
 
 APACHE = Licence(
     "Apache-2.0",
+    "Apache-2.0",
     "Free for any use; keep the notices.",
     "https://www.apache.org/licenses/LICENSE-2.0",
     restricted=False,
 )
 NVIDIA_RESEARCH = Licence(
     "NVIDIA Internal Scientific Research and Development Model License",
-    "For research and development inside your organisation only: no distribution, no deployment, no public display "
-    "and no use in production, of the weights and of what is made with them as far as the text says so.",
+    "research only",
+    "For research and development inside your organisation only: no distribution, no deployment, no public display, no "
+    "use in production. The full text is what counts.",
     "https://huggingface.co/nvidia/Lyra-2.0",
     restricted=True,
 )
@@ -73,7 +76,7 @@ CATALOGUE = {
         Published(
             "lyra2-lora-dmd",
             "LoRA of Lyra 2.0 for sampling in 4 steps",
-            700_000_000,
+            None,
             NVIDIA_RESEARCH,
             _LYRA,
             ("checkpoints/lora/dmd_distillation.safetensors",),
@@ -81,7 +84,7 @@ CATALOGUE = {
         Published(
             "lyra2-lora-realism",
             "LoRA of Lyra 2.0 for realism, weight 0.4",
-            700_000_000,
+            None,
             NVIDIA_RESEARCH,
             _LYRA,
             ("checkpoints/lora/realism_boost.safetensors",),
@@ -89,7 +92,7 @@ CATALOGUE = {
         Published(
             "lyra2-lora-detail",
             "LoRA of Lyra 2.0 for detail, weight 0.4",
-            700_000_000,
+            None,
             NVIDIA_RESEARCH,
             _LYRA,
             ("checkpoints/lora/detail_enhancer.safetensors",),
@@ -172,8 +175,10 @@ def named(name: str) -> tuple[Published, ...]:
     return tuple(CATALOGUE[part] for part in BUNDLES.get(name, (name,)))
 
 
-def human_size(size: int) -> str:
+def human_size(size: int | None) -> str:
     """Bytes in the decimal units that hubs and disks are sold by."""
+    if size is None:
+        return "unknown size"
     for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if size >= factor:
             return f"{size / factor:.3g} {unit}"
