@@ -197,7 +197,13 @@ def test_newton_takes_the_collision_mesh_for_ground(tmp_path):
     written(tmp_path, "a.usdc", collision=room(False))
     builder = newton.ModelBuilder(up_axis=newton.Axis.Z)
     builder.add_usd(str(tmp_path / "a.usdc"))
-    assert builder.shape_count >= 1
-    assert builder.body_count == 0
-    assert len(builder.shape_source[0].indices) == 36
-    assert np.asarray(builder.gravity if np.isscalar(builder.gravity) else builder.gravity[2]) == pytest.approx(-9.81)
+    shapes = dict(zip(builder.shape_label, range(builder.shape_count)))
+    assert shapes.keys() == {"/World/Gaussians/splats", "/World/Collision"}
+    ground, splats = shapes["/World/Collision"], shapes["/World/Gaussians/splats"]
+    assert builder.shape_flags[ground] & newton.ShapeFlags.COLLIDE_SHAPES
+    assert not builder.shape_flags[ground] & newton.ShapeFlags.VISIBLE
+    assert not builder.shape_flags[splats] & newton.ShapeFlags.COLLIDE_SHAPES
+    assert builder.body_count == 0  # nothing of it moves
+    assert len(builder.shape_source[ground].indices) == 36
+    assert builder.shape_material_mu[ground] == pytest.approx(0.6)
+    assert np.allclose(builder.gravity, [0, 0, -9.81])
