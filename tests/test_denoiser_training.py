@@ -6,13 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
 from tiny import CHUNK_FRAMES, HEIGHT, WIDTH, tiny_preset
 
 from photowalk.data.clips import find_clips, write_clip
 from photowalk.diffusion.flow import TrainingSchedule
 from photowalk.models.depth_network import DepthNetwork
-from photowalk.models.squeeze_features import SqueezeFeatures
 from photowalk.synthetic import SyntheticWorld
 from photowalk.train.denoiser import DenoiserRecipe, SampleRules, prepare_samples, train_denoiser
 from photowalk.train.depth import DepthRecipe, train_depth
@@ -72,18 +70,9 @@ def test_no_samples_no_training(tmp_path):
 @pytest.mark.parametrize("known_share", [0.0, 1.0])
 def test_the_depth_network_learns_from_clips(clips, tmp_path, known_share):
     torch.manual_seed(0)
-    save_file(SqueezeFeatures().state_dict(), tmp_path / "features.safetensors")
     training = TrainingConfig(1e6, 2e-3, max_steps=12, warmup_steps=2, log_every=1, gentle=("encoder.",))
-    depth = DepthRecipe(
-        (clips,),
-        tmp_path / "features.safetensors",
-        training,
-        DepthNetwork.Config(attention=1),
-        sizes=((64, 96),),
-        pixels=2 * 64 * 96,
-        known_share=known_share,
-    )
-    train_depth(depth, tmp_path / "run", CPU)
+    depth = DepthRecipe((clips,), training, sizes=((64, 96),), pixels=2 * 64 * 96, known_share=known_share)
+    train_depth(DepthNetwork(DepthNetwork.Config(attention=1)), depth, tmp_path / "run", CPU)
     found = losses(tmp_path / "run")
     assert all(math.isfinite(loss) for loss in found)
     assert sum(found[-4:]) < sum(found[:4])
@@ -91,4 +80,6 @@ def test_the_depth_network_learns_from_clips(clips, tmp_path, known_share):
 
 def test_depth_wants_clips(tmp_path):
     with pytest.raises(ValueError, match="clip folders"):
-        train_depth(DepthRecipe((tmp_path,), Path(), TrainingConfig(1, 1e-3), DepthNetwork.Config()), tmp_path, CPU)
+        train_depth(
+            DepthNetwork(DepthNetwork.Config()), DepthRecipe((tmp_path,), TrainingConfig(1, 1e-3)), tmp_path, CPU
+        )

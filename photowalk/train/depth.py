@@ -21,12 +21,11 @@ from torch import Tensor
 from photowalk.data.clips import find_clips, read_clip
 from photowalk.geometry.cameras import Cameras
 from photowalk.models.depth_network import DepthNetwork, DepthPrediction
-from photowalk.models.weights import load_weights
 from photowalk.scene.images import from_bytes, read_photo, to_bytes
 from photowalk.scene.types import View
 from photowalk.scene.warping import composite
 from photowalk.train.trainer import Losses, TrainingConfig, train
-from photowalk.world.placement import Placement, choose_placement
+from photowalk.world.placement import Placement
 
 SKY_SIZE = (256, 448)
 
@@ -34,9 +33,7 @@ SKY_SIZE = (256, 448)
 @dataclass(frozen=True)
 class DepthRecipe:
     folders: tuple[Path, ...]  # of clip folders
-    features: Path  # weights of the picture encoder to start from
     training: TrainingConfig
-    network: DepthNetwork.Config
     sizes: tuple[tuple[int, int], ...] = ((128, 224), (128, 224), (192, 336), (256, 448))  # one is drawn per step
     pixels: int = 8 * 128 * 224  # per step, over its batch
     frame_stride: int = 4  # every n-th frame of a clip is used
@@ -69,14 +66,11 @@ class DepthSample:
         return DepthSample(*(value.to(device) for value in vars(self).values()))
 
 
-def train_depth(recipe: DepthRecipe, folder: Path, placement: Placement | None = None) -> DepthNetwork:
-    """A trained network; `folder` takes checkpoints and log. Raises ValueError if the folders hold no clips."""
-    placement = placement or choose_placement()
+def train_depth(network: DepthNetwork, recipe: DepthRecipe, folder: Path, placement: Placement) -> None:
+    """Train `network` in place; `folder` takes checkpoints and log. Raises ValueError if the folders hold no clips."""
     shots = [shot for source in recipe.folders for shot in read_shots(source, recipe.frame_stride)]
     if not shots:
         raise ValueError(f"training depth wants clip folders, found none in {', '.join(map(str, recipe.folders))}")
-    network = DepthNetwork(recipe.network)
-    load_weights(network.encoder, recipe.features)
     skies = [read_photo(path, *SKY_SIZE).image for path in sorted(recipe.skies.iterdir())] if recipe.skies else []
     network.to(placement.device)
 
@@ -85,7 +79,6 @@ def train_depth(recipe: DepthRecipe, folder: Path, placement: Placement | None =
         return depth_losses(network(batch.image, batch.intrinsics, batch.known), batch)
 
     train(network, partial(_draw, shots, skies, recipe), loss_of, recipe.training, folder, placement)
-    return network
 
 
 def read_shots(folder: Path, stride: int) -> list[Shots]:

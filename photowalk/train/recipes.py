@@ -7,7 +7,7 @@ writes one file of weights.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
@@ -36,6 +36,7 @@ from photowalk.train.trainer import TrainingConfig, export_weights
 from photowalk.world.placement import choose_placement
 
 NANO = WEIGHTS / "nano"
+DENOISER_SAMPLES = SampleRules(chunk_frames=80, memory_stride=8, memory_gap=16, depth_noise=0.06, seed=0)
 ABOUT = {"licence": "Apache-2.0", "project": "photowalk nano"}
 
 
@@ -49,6 +50,9 @@ class Order:
     out: Path  # folder for the weights
     skies: Path | None = None  # pictures of nothing but sky, for the depth networks
     features: Path | None = None  # SqueezeNet weights that the depth networks start from
+    start: Path | None = None  # a folder of weights of an earlier training to start from
+    batch_factor: int = 1  # how many of the recipe's batches a step takes
+    workers: int = 0  # processes that draw batches ahead
 
 
 def train_part(part: str, order: Order) -> list[Path]:
@@ -68,43 +72,57 @@ def _codec(order: Order) -> dict[str, nn.Module]:
 
 def _depth(order: Order) -> dict[str, nn.Module]:
     """The network that completes the depth of new frames."""
-    return {"depth": train_depth(_depth_recipe(order, nano_depth(), known_share=1.0), order.work)}
+    return {"depth": _trained_depth("depth", nano_depth(), order, known_share=1.0)}
 
 
 def _photo_depth(order: Order) -> dict[str, nn.Module]:
     """The network that guesses the depth of a photo."""
-    return {"photo_depth": train_depth(_depth_recipe(order, nano_photo_depth(), known_share=0.0), order.work)}
+    return {"photo_depth": _trained_depth("photo_depth", nano_photo_depth(), order, known_share=0.0)}
 
 
-def _depth_recipe(order: Order, network: DepthNetwork.Config, known_share: float) -> DepthRecipe:
-    training = TrainingConfig(order.minutes, learning_rate=8e-4, average=0.99, final_rate=0.1, gentle=("encoder.",))
-    if order.features is None:
-        raise ValueError("training depth wants weights of SqueezeNet features to start from; give them with --features")
-    return DepthRecipe(order.data, order.features, training, network, skies=order.skies, known_share=known_share)
+def _trained_depth(name: str, config: DepthNetwork.Config, order: Order, known_share: float) -> DepthNetwork:
+    network = DepthNetwork(config)
+    if order.start:
+        load_weights(network, order.start / f"{name}.safetensors")
+    elif order.features:
+        load_weights(network.encoder, order.features)
+    else:
+        raise ValueError("training depth wants SqueezeNet features to start from; give their file with --features")
+    training = TrainingConfig(
+        order.minutes, 8e-4, average=0.99, final_rate=0.1, gentle=("encoder.",), workers=order.workers
+    )
+    recipe = DepthRecipe(order.data, training, skies=order.skies, known_share=known_share)
+    recipe = replace(recipe, pixels=recipe.pixels * order.batch_factor)
+    train_depth(network, recipe, order.work, choose_placement())
+    return network
 
 
 def _detail(order: Order) -> dict[str, nn.Module]:
     placement = choose_placement()
-    codec = NanoCodec(NanoCodec.Config())
+    codec, network = NanoCodec(NanoCodec.Config()), DetailNetwork(nano_detail())
     load_weights(codec, NANO / "codec.safetensors")
-    network = DetailNetwork(nano_detail()).to(placement.device)
-    training = TrainingConfig(order.minutes, learning_rate=1.5e-3, average=0.995)
+    if order.start:
+        load_weights(network, order.start / "detail.safetensors")
+    training = TrainingConfig(order.minutes, learning_rate=1.5e-3, average=0.995, workers=order.workers)
     rules = DetailRules(nano_conditioning().preview)
     samples = prepare_detail_samples(_clips(order.data), codec, rules, order.work / "samples")
     features = nano_trained_photo_depth().encoder.to(placement.device)
-    train_detail(network, features, samples, DetailRecipe(training, rules), order.work, placement)
+    recipe = DetailRecipe(training, rules, batch=4 * order.batch_factor)
+    train_detail(network.to(placement.device), features, samples, recipe, order.work, placement)
     return {"detail": network}
 
 
 def _denoiser(order: Order) -> dict[str, nn.Module]:
     generator = nano_untrained(choose_placement())
-    training = TrainingConfig(order.minutes, learning_rate=5e-4, warmup_steps=80, average=0.995)
-    rules = SampleRules(chunk_frames=80, memory_stride=8, memory_gap=16, depth_noise=0.06, seed=0)
-    recipe = DenoiserRecipe(training, rules, TrainingSchedule(), hole_weight=4.0, batch=1)
-    samples = prepare_samples(_clips(order.data), generator, rules, order.work / "samples")
     codec, text = generator.codec, generator.text
     assert isinstance(codec, NanoCodec)
     assert isinstance(text, nn.Module)
+    if order.start:
+        load_weights(generator.denoiser, order.start / "denoiser.safetensors")
+        load_weights(text, order.start / "text.safetensors")
+    training = TrainingConfig(order.minutes, 5e-4, warmup_steps=80, average=0.995, workers=order.workers)
+    recipe = DenoiserRecipe(training, DENOISER_SAMPLES, TrainingSchedule(), hole_weight=4.0, batch=order.batch_factor)
+    samples = prepare_samples(_clips(order.data), generator, DENOISER_SAMPLES, order.work / "samples")
     train_denoiser(generator, samples, recipe, order.work, codec.deviation)  # what varies most is seen most
     return {"denoiser": generator.denoiser, "text": text}
 

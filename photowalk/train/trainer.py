@@ -102,6 +102,8 @@ def train(
         if time.perf_counter() - last_save > config.checkpoint_every:
             _save(folder, module, average, optimiser, run)
             last_save = time.perf_counter()
+    if logged:
+        _log(folder, run, _learning_rate(config, run), logged)
     _save(folder, module, average, optimiser, run)
     module.load_state_dict(average)
 
