@@ -104,22 +104,23 @@ class Guard:
             await self._app(scope, receive, send)
             return
         body = _Body(receive, _limit(scope["path"]))
-        started = False
+        replaced = False
 
         async def safely(message: Message) -> None:
-            nonlocal started
+            nonlocal replaced
             if message["type"] == "http.response.start":
-                started = True
+                if body.refused is not None:  # the answer would blame the body that was cut off here
+                    replaced = True
+                    status, text = body.refused
+                    answer = JSONResponse({"detail": text}, status, headers={"connection": "close"})
+                    await answer(scope, receive, send)
+                    return
                 headers = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"same-origin")]
                 message["headers"] = [*message.get("headers", []), *headers]
-            await send(message)
+            if not replaced:
+                await send(message)
 
-        try:
-            await self._app(scope, body, safely)
-        except _RefusedError as error:
-            if not started:
-                answer = JSONResponse({"detail": error.text}, error.status, headers={"connection": "close"})
-                await answer(scope, receive, send)
+        await self._app(scope, body, safely)
 
     def _refusal(self, scope: Scope) -> tuple[int, str] | None:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
@@ -136,18 +137,13 @@ class Guard:
         return None
 
 
-class _RefusedError(Exception):
-    def __init__(self, status: int, text: str) -> None:
-        super().__init__(text)
-        self.status, self.text = status, text
-
-
 class _Body:
-    """`receive` that counts bytes and seconds until the body is complete."""
+    """`receive` that counts bytes and seconds until the body is complete, and breaks off where it is too much."""
 
     def __init__(self, receive: Receive, limit: int) -> None:
         self._receive, self._limit, self._bytes, self._complete = receive, limit, 0, False
         self._deadline = time.monotonic() + UPLOAD_SECONDS
+        self.refused: tuple[int, str] | None = None
 
     async def __call__(self) -> Message:
         if self._complete:
@@ -155,11 +151,13 @@ class _Body:
         try:
             message = await asyncio.wait_for(self._receive(), self._deadline - time.monotonic())
         except TimeoutError:
-            raise _RefusedError(408, f"the body did not arrive within {UPLOAD_SECONDS:.0f} seconds") from None
+            self.refused = (408, f"the body did not arrive within {UPLOAD_SECONDS:.0f} seconds")
+            raise ValueError(self.refused[1]) from None
         self._bytes += len(message.get("body", b""))
         self._complete = not message.get("more_body", False)
         if self._bytes > self._limit:
-            raise _RefusedError(413, f"the body is longer than the {self._limit} bytes that are taken here")
+            self.refused = (413, f"the body is longer than the {self._limit} bytes that are taken here")
+            raise ValueError(self.refused[1])
         return message
 
 

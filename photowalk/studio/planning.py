@@ -63,11 +63,7 @@ def plan_walk(scenery: Scenery, request: schemas.PathRequest) -> Planned:
         path, notes = planned.cameras, list(planned.notes)
     else:
         path, notes = _through(start, request, chunk)
-    if len(path) - 1 > MAX_CHUNKS * chunk:
-        raise StudioError(
-            f"this walk takes {(len(path) - 1) // chunk} chunks, at most {MAX_CHUNKS} are made at once; "
-            f"go a part of it first"
-        )
+    _check_length(len(path) - 1, chunk)
     views = scenery.views()
     hits = blocked(path, views)
     kept, word = shorten(path, views) if request.avoid else (path, None)
@@ -118,11 +114,17 @@ def _through(start: Cameras, request: schemas.PathRequest, chunk: int) -> tuple[
     keys = cameras_at(request.keyframes, start)
     natural = request.frames or max(1, round(natural_frames(Cameras.cat([start[None], keys]))))
     count = math.ceil(natural / chunk) * chunk
-    if count > MAX_CHUNKS * chunk:
-        return start[None][torch.zeros(count + 1, dtype=torch.long)], []  # refused by its length
+    _check_length(count, chunk)
     path = paths.keyframes(start, count + 1, keys=keys, constant_speed=request.constant_speed)
     notes = [] if count == natural else [f"a motion of {natural} frames is spread evenly over {count}, whole chunks"]
     return path, notes
+
+
+def _check_length(frames: int, chunk: int) -> None:
+    if frames > MAX_CHUNKS * chunk:
+        raise StudioError(
+            f"this walk takes {frames // chunk} chunks, at most {MAX_CHUNKS} are made at once; go a part of it first"
+        )
 
 
 def natural_frames(stops: Cameras) -> float:

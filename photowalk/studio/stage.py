@@ -22,7 +22,7 @@ from photowalk.export.ply import read_splats
 from photowalk.geometry.cameras import Cameras
 from photowalk.geometry.motions import quaternion_from_rotation, rotation_from_quaternion
 from photowalk.kernels.rasterise import SH_DC
-from photowalk.scene.types import Splats
+from photowalk.reconstruct.simplify import simplify
 from photowalk.studio import schemas
 from photowalk.studio.scenery import Scenery
 
@@ -47,7 +47,7 @@ class Budget:
         return Budget(max(self.points // 2, 20_000), max(self.splats // 2, 4000))
 
 
-SOFTWARE = Budget(points=60_000, splats=12_000)
+SOFTWARE = Budget(points=60_000, splats=24_000)
 
 
 class Stage:
@@ -106,7 +106,7 @@ class Stage:
         """The splats of a file: how many are drawn, how many there are."""
         splats = read_splats(file)
         count = len(splats)
-        kept = _fewer(splats, self.budget.splats)
+        kept = simplify(splats, self.budget.splats)
         axes = rotation_from_quaternion(kept.rotations) * kept.scales[:, None, :]
         self.hide_splats()
         self._splats = self._scene.add_gaussian_splats(
@@ -293,13 +293,3 @@ def _thinned(budget: int, points: Tensor, colours: Tensor) -> tuple[Tensor, Tens
         return points, colours
     kept = torch.randperm(len(points), generator=torch.Generator().manual_seed(0))[:budget]
     return points[kept], colours[kept]
-
-
-def _fewer(splats: Splats, budget: int) -> Splats:
-    """A share of the splats that covers as much: those left grow by what the others leave open."""
-    if len(splats) <= budget:
-        return splats
-    kept = torch.randperm(len(splats), generator=torch.Generator().manual_seed(0))[:budget]
-    some = splats[kept]
-    growth = math.sqrt(len(splats) / budget)
-    return Splats(some.means, some.scales * growth, some.rotations, some.opacities, some.colours)
