@@ -16,7 +16,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from photowalk.checkpoints.dcp import METADATA, DistributedCheckpoint
 from photowalk.checkpoints.errors import CheckpointError
 from photowalk.checkpoints.names import Shape
 
@@ -40,6 +39,8 @@ def open_checkpoint(paths: tuple[Path, ...]) -> Checkpoint:
     """
     path = paths[0]
     if path.is_dir():
+        from photowalk.checkpoints.dcp import DistributedCheckpoint  # a second of importing that few need
+
         return DistributedCheckpoint(path)
     if path.suffix in (".safetensors", ".json"):
         return SafetensorsCheckpoint(paths)
@@ -109,7 +110,7 @@ class TorchCheckpoint:
 
 
 def is_distributed(folder: Path) -> bool:
-    return (folder / METADATA).is_file()
+    return (folder / ".metadata").is_file()
 
 
 def _state(content: object) -> Mapping:
