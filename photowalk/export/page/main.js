@@ -55,8 +55,14 @@ function visit(index) {
   changed = true;
 }
 
+// The photo's lens, so that it fills the window; in a window of quite another shape, not all of it.
+function focalIn(width, height) {
+  const [low, high] = [place.focal[0] * width, place.focal[1] * height].sort((a, b) => a - b);
+  return Math.min(high, 1.5 * low);
+}
+
 function projection() {
-  const focal = Math.min(place.focal[0] * canvas.width, place.focal[1] * canvas.height);
+  const focal = focalIn(canvas.width, canvas.height);
   const [x, y] = [(2 * focal) / canvas.width, (2 * focal) / canvas.height];
   return [x, 0, 0, 0, 0, y, 0, 0, 0, 0, -1, -1, 0, 0, -0.02, 0];
 }
@@ -158,7 +164,7 @@ function takeOver() {
 
 function look(dx, dy) {
   takeOver();
-  const radians = 1 / Math.min(place.focal[0] * canvas.clientWidth, place.focal[1] * canvas.clientHeight);
+  const radians = 1 / focalIn(canvas.clientWidth, canvas.clientHeight);
   walker.turn(dx * radians, dy * radians);
 }
 
