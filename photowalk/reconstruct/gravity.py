@@ -1,0 +1,118 @@
+"""Up and the floor, found from what the walk saw: the lowest wide plane below the cameras that is roughly level.
+
+It trusts the photographer to have held the camera less than TILT askew, and the depths.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from photowalk.reconstruct.lift import surface_of
+from photowalk.scene.ground import Ground
+from photowalk.scene.types import View
+
+TILT = 35.0  # degrees that the floor may lean against the cameras' mean up
+EYE_HEIGHT = 1.6  # world units that the first camera is taken to be above a floor that nobody saw
+_POINTS = 6000
+_TRIES = 400
+_TOLERANCE = 0.02  # of the distance to the camera: how far a point of the plane may lie off it
+_SHARE = 0.03  # of all that was seen, by area, that must lie on a floor
+_FARTHEST = 12.0  # camera heights away beyond which points say little of the floor
+
+
+def find_ground(views: Sequence[View], *, seed: int = 0) -> Ground:
+    """The floor of the views; where none was seen, the cameras' mean up and EYE_HEIGHT below the first one."""
+    if not views:
+        raise ValueError("no frame of this walk has depth, so its floor cannot be found")
+    upward = _mean_up(views)
+    points, normals, distances, areas, behind = _candidates(views, upward, seed)
+    first = views[0].camera.centres.double()
+    if len(points) >= 50:
+        plane = _lowest_plane(points, normals, distances, areas, upward, seed)
+        if plane is not None:
+            up, floor, share = plane
+            below_all = min(float(view.camera.centres.double() @ up) for view in views) > floor
+            if share * float(areas.sum()) > _SHARE * behind and below_all:
+                return Ground(up, floor, f"the floor that was seen ({100 * share:.0f} % of what faces up lies on it)")
+    floor = float(first @ upward) - EYE_HEIGHT
+    return Ground(upward, floor, f"the cameras' own up; no floor was seen, it is taken to be {EYE_HEIGHT} below")
+
+
+def _mean_up(views: Sequence[View]) -> Tensor:
+    rows = torch.stack([-view.camera.camera_from_world[1, :3].double() for view in views])
+    mean = rows.mean(0)
+    return rows[0] if float(mean.norm()) < 1e-3 else mean / mean.norm()
+
+
+def _candidates(views: Sequence[View], upward: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
+    """Points [N, 3] below their cameras that face up, their normals, distances and areas; and the area of all."""
+    random = torch.Generator().manual_seed(seed)
+    parts, everything = [], 0.0
+    each = max(50, 4 * _POINTS // len(views))
+    for view in views:
+        surface = surface_of(view.depth, view.camera)
+        pixels = surface.valid.flatten().nonzero()[:, 0]
+        if len(pixels) == 0:
+            continue
+        pixels = pixels[torch.randint(len(pixels), (each,), generator=random)]
+        points, normals = surface.points.flatten(0, 1)[pixels].double(), -surface.normals.flatten(0, 1)[pixels].double()
+        distance = (points - view.camera.centres.double()).norm(dim=1)
+        # what is far fills few pixels for its size, and is worth no more: areas are as seen from the camera
+        area = 1 / surface.slant.flatten()[pixels].double().clamp_min(0.1)
+        everything += float(area.sum())
+        keep = (normals @ upward > math.cos(math.radians(TILT))) & (
+            (points - view.camera.centres.double()) @ upward < 0
+        )
+        parts.append((points[keep], normals[keep], distance[keep], area[keep]))
+    if not parts:
+        return *(torch.zeros(0, 3, dtype=torch.float64),) * 2, *(torch.zeros(0, dtype=torch.float64),) * 2, 0.0
+    points, normals, distances, areas = (torch.cat(kind) for kind in zip(*parts))
+    if len(points) > _POINTS:
+        kept = torch.randperm(len(points), generator=random)[:_POINTS]
+        everything *= _POINTS / len(points)
+        points, normals, distances, areas = points[kept], normals[kept], distances[kept], areas[kept]
+    return points, normals, distances, areas, everything
+
+
+def _lowest_plane(
+    points: Tensor, normals: Tensor, distances: Tensor, areas: Tensor, upward: Tensor, seed: int
+) -> tuple[Tensor, float, float] | None:
+    """RANSAC over planes of three points; points below a plane speak against it. -> up, floor, share of the area."""
+    random = torch.Generator().manual_seed(seed + 1)
+    tolerance = _TOLERANCE * distances
+    best, most = None, 0.0
+    for trial in torch.randint(len(points), (_TRIES, 3), generator=random):
+        a, b, c = points[trial]
+        normal = torch.linalg.cross(b - a, c - a)
+        if float(normal.norm()) < 1e-9:
+            continue
+        normal = normal / normal.norm()
+        normal = normal * torch.sign(normal @ upward)
+        if float(normal @ upward) < math.cos(math.radians(TILT)):
+            continue
+        height = (points - a) @ normal
+        score = float((areas * (height.abs() < tolerance)).sum() - areas[height < -2 * tolerance].sum())
+        if score > most:
+            best, most = (normal, a), score
+    if best is None:
+        return None
+    normal, on = best
+    for shrink in (2.0, 1.0, 1.0):
+        inliers = ((points - on) @ normal).abs() < shrink * tolerance
+        if int(inliers.sum()) < 10:
+            return None
+        weight = (areas / distances.square())[inliers]
+        chosen = points[inliers]
+        on = (weight[:, None] * chosen).sum(0) / weight.sum()
+        spread = ((chosen - on) * weight[:, None]).T @ (chosen - on)
+        fitted = torch.linalg.eigh(spread).eigenvectors[:, 0]
+        fitted = fitted * torch.sign(fitted @ upward)
+        if float(fitted @ upward) < math.cos(math.radians(TILT)):
+            break
+        normal = fitted
+    inliers = ((points - on) @ normal).abs() < tolerance
+    return normal, float(on @ normal), float(areas[inliers].sum() / areas.sum())

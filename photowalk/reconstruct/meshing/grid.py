@@ -1,0 +1,169 @@
+"""A sparse grid of cubic cells, fine near the walked path and coarser with distance, from the start.
+
+Space is cut into blocks of 2^(LEVELS - 1) finest cells along each side. Every block has a level by its distance to the
+nearest camera, and its cells are 2^level times the finest ones; only cells near a seen surface exist. A cell is named
+by its level and its place along a Z-order curve, so that neighbours in the list are neighbours in space.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+LEVELS = 5
+_BLOCK_BITS = LEVELS - 1
+BLOCK = 2**_BLOCK_BITS  # finest cells along a block
+_AXIS_BITS = 20
+_HALF = 2 ** (_AXIS_BITS - 1)
+_SPREAD = (
+    (32, 0x1F00000000FFFF),
+    (16, 0x1F0000FF0000FF),
+    (8, 0x100F00F00F00F00F),
+    (4, 0x10C30C30C30C30C3),
+    (2, 0x1249249249249249),
+)
+
+
+@dataclass(frozen=True)
+class Sizing:
+    """How large cells are: `finest` at the cameras, growing in proportion to the distance from the nearest one."""
+
+    finest: float  # side of the finest cell, world units
+    growth: float  # side of a cell per distance
+    centres: Tensor  # [P, 3] of the cameras
+
+    def block_levels(self, blocks: Tensor) -> Tensor:
+        """[N] of blocks [N, 3], counted in blocks from the world's origin."""
+        if len(blocks) == 0:
+            return torch.zeros(0, dtype=torch.int64, device=blocks.device)
+        side = self.finest * BLOCK
+        middles = (blocks.double() + 0.5) * side
+        distance, _ = cKDTree(self.centres.double().cpu().numpy()).query(middles.cpu().numpy())
+        nearest = torch.from_numpy(distance).to(blocks.device) - side * math.sqrt(3) / 2
+        ratio = (nearest * self.growth / self.finest).clamp_min(1)
+        return ratio.log2().floor().long().clamp(0, LEVELS - 1)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The cells that exist, in the order of their keys."""
+
+    finest: float
+    keys: Tensor  # [N] int64, ascending
+    corners: Tensor  # [N, 3] int64 lower corner, in finest cells
+    levels: Tensor  # [N] int64
+    block_keys: Tensor  # [B] int64, ascending: every block with a cell in it or beside it
+    block_levels: Tensor  # [B] int64
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @property
+    def sides(self) -> Tensor:
+        """[N] side of each cell in world units."""
+        return self.finest * 2.0 ** self.levels.float()
+
+    @property
+    def middles(self) -> Tensor:
+        """[N, 3] float32 where each cell's value is sampled."""
+        return ((self.corners.double() + 0.5 * 2.0 ** self.levels[:, None].double()) * self.finest).float()
+
+    def find(self, places: Tensor) -> Tensor:
+        """Index [M] of the cell that holds each finest cell [M, 3]; -1 where there is none."""
+        block = _search(self.block_keys, _morton(places >> _BLOCK_BITS))
+        level = self.block_levels[block.clamp_min(0)]
+        cell = _search(self.keys, _key(places >> level[:, None], level))
+        return torch.where(block >= 0, cell, -1)
+
+
+def keys_at(points: Tensor, sizing: Sizing) -> Tensor:
+    """The keys [M] of the cells that hold the points [M, 3]. Raises ValueError for points beyond the grid's reach."""
+    places, level = _places(points, sizing)
+    return _key(places >> level[:, None], level)
+
+
+def sides_at(points: Tensor, sizing: Sizing) -> Tensor:
+    """Sides [M] of the cells that hold the points [M, 3]."""
+    return sizing.finest * 2.0 ** _places(points, sizing)[1].float()
+
+
+def widened(keys: Tensor, sizing: Sizing) -> Tensor:
+    """The cells of `keys` and all that touch them, whatever their levels; ascending."""
+    level, corners = _level_and_corner(keys)
+    middles = corners.double() + 0.5 * 2.0 ** level[:, None].double()
+    side = 2.0 ** level.double()[:, None, None]
+    around = torch.cartesian_prod(*[torch.arange(-1.0, 2.0, dtype=torch.float64, device=keys.device)] * 3)
+    points = (middles[:, None] + side * around).flatten(0, 1) * sizing.finest
+    touched = keys_at(points, sizing)
+    finer = (touched >> (3 * _AXIS_BITS)) < level.repeat_interleave(len(around))
+    eighths = torch.cartesian_prod(*[torch.tensor([-0.25, 0.25], dtype=torch.float64, device=keys.device)] * 3)
+    halves = side.flatten().repeat_interleave(len(around))[finer][:, None, None] * sizing.finest
+    inner = (points[finer][:, None] + halves * eighths).flatten(0, 1)
+    return torch.unique(torch.cat([touched, keys_at(inner, sizing)]))
+
+
+def grid_of_keys(keys: Tensor, sizing: Sizing) -> Grid:
+    """The grid of ascending keys; blocks beside its cells are known by level too, so that lookups end."""
+    level, corners = _level_and_corner(keys)
+    blocks = _unmorton(torch.unique(_morton(corners >> _BLOCK_BITS)))
+    around = torch.cartesian_prod(*[torch.arange(-1, 2, device=keys.device)] * 3)
+    block_keys = torch.unique(_morton((blocks[:, None] + around).flatten(0, 1)))
+    return Grid(sizing.finest, keys, corners, level, block_keys, sizing.block_levels(_unmorton(block_keys)))
+
+
+def distinct(cells: Tensor) -> Tensor:
+    """Finest cells [M, 3] without repetition, in the order of the curve."""
+    return _unmorton(torch.unique(_morton(cells)))
+
+
+def _places(points: Tensor, sizing: Sizing) -> tuple[Tensor, Tensor]:
+    """The finest cells [M, 3] that hold the points, and the levels [M] of the cells that exist there."""
+    places = (points.double() / sizing.finest).floor().long()
+    if len(places) and int(places.abs().max()) >= _HALF:
+        raise ValueError(
+            f"a surface {float(points.abs().max()):.0f} units away is beyond what cells of {sizing.finest:.3g} "
+            f"can reach; give coarser cells"
+        )
+    blocks, of_place = torch.unique(_morton(places >> _BLOCK_BITS), return_inverse=True)
+    return places, sizing.block_levels(_unmorton(blocks))[of_place]
+
+
+def _level_and_corner(keys: Tensor) -> tuple[Tensor, Tensor]:
+    level = keys >> (3 * _AXIS_BITS)
+    return level, _unmorton(keys & (2 ** (3 * _AXIS_BITS) - 1)) << level[:, None]
+
+
+def _key(cells: Tensor, level: Tensor) -> Tensor:
+    return (level << (3 * _AXIS_BITS)) | _morton(cells)
+
+
+def _search(keys: Tensor, wanted: Tensor) -> Tensor:
+    if len(keys) == 0:
+        return torch.full_like(wanted, -1)
+    at = torch.searchsorted(keys, wanted).clamp_max(len(keys) - 1)
+    return torch.where(keys[at] == wanted, at, -1)
+
+
+def _morton(cells: Tensor) -> Tensor:
+    """Cells [M, 3] in [-2^19, 2^19) -> their number along a Z-order curve, bits of the three axes interleaved."""
+    code = torch.zeros(len(cells), dtype=torch.int64, device=cells.device)
+    for axis in range(3):
+        bits = cells[:, axis] + _HALF
+        for shift, mask in _SPREAD:
+            bits = (bits | (bits << shift)) & mask
+        code |= bits << axis
+    return code
+
+
+def _unmorton(code: Tensor) -> Tensor:
+    axes = []
+    for axis in range(3):
+        bits = (code >> axis) & _SPREAD[-1][1]
+        for (shift, _), (_, mask) in zip(reversed(_SPREAD), [*reversed(_SPREAD[:-1]), (0, 2**_AXIS_BITS - 1)]):
+            bits = (bits | (bits >> shift)) & mask
+        axes.append(bits - _HALF)
+    return torch.stack(axes, dim=1)

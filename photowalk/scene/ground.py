@@ -1,0 +1,53 @@
+"""Where up is, where the floor is, and how long a metre is, each with where it is known from. Kept in scene.json."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from photowalk.scene.images import write_atomically
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Ground:
+    """Points x on the floor's plane fulfil up . x = floor, in the world's own axes and unit."""
+
+    up: Tensor  # [3] unit, away from the ground
+    floor: float
+    up_from: str  # in words
+    metres_per_unit: float = 1.0
+    scale_from: str = "unknown"  # in words
+
+    def height(self, points: Tensor) -> Tensor:
+        """Height [*] of points [*, 3] over the floor's plane, in world units."""
+        return points @ self.up.to(points) - self.floor
+
+    def scaled(self, metres_per_unit: float, scale_from: str) -> Ground:
+        return replace(self, metres_per_unit=metres_per_unit, scale_from=scale_from)
+
+
+def write_ground(file: Path, ground: Ground, facts: dict) -> None:
+    """scene.json: the ground, and `facts` about the files beside it."""
+    content = {"version": VERSION, "ground": {**asdict(ground), "up": ground.up.tolist()}, **facts}
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomically(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def read_ground(file: Path) -> Ground:
+    """Raises ValueError if there is no such file or it is damaged."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))["ground"]
+        ground = Ground(**{**content, "up": torch.tensor(content["up"], dtype=torch.float64)})
+        if ground.up.shape != (3,) or abs(float(ground.up.norm()) - 1) > 1e-3 or not ground.metres_per_unit > 0:
+            raise ValueError("its ground is none")
+    except FileNotFoundError as error:
+        raise ValueError(f"there is no {file}; make it with: photowalk reconstruct WORLD") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is damaged ({error}); make it again with: photowalk reconstruct WORLD") from error
+    return ground
