@@ -23,6 +23,7 @@ from photowalk.perception.sky import clean_sky
 NEAREST, FARTHEST = 0.05, 1000.0  # metres that are believed
 CONTRADICTION = 0.3  # log-ratio of known to estimated depth from which known depth is not believed
 LARGEST_CORRECTION = 0.15  # log-ratio by which estimated depth bends towards known depth beside it
+PHOTO_SHARES = (0.5, 0.75)  # of the photo's sides, at which the network looks at it
 SURE = 2.0  # sky logit that outweighs known sky
 
 
@@ -66,9 +67,8 @@ class NanoDepth:
         if focal_px is None:
             focal_px = width / 2 / math.tan(math.radians(self.usual_fov_x_deg) / 2)
         intrinsics = photo.new_tensor([[focal_px, 0, width / 2], [0, focal_px, height / 2], [0, 0, 1]])
-        prediction = _predict(self.photo_network, photo, intrinsics, torch.zeros_like(photo[0]))
-        depth = _believed(prediction.log_depth[0].exp())
-        depth = torch.where(clean_sky(prediction.sky[0]), torch.inf, depth)
+        log_depth, sky = _looked_at_often(self.photo_network, photo, intrinsics)
+        depth = torch.where(clean_sky(sky), torch.inf, _believed(log_depth.exp()))
         return DepthEstimate(sharpen_edges(depth, photo), focal_px)
 
     @torch.inference_mode()
@@ -88,6 +88,25 @@ class NanoDepth:
         logit = prediction.sky[0] + torch.where(known.isinf(), SURE, 0.0)
         depth = torch.where(clean_sky(logit) & ~trusted, torch.inf, _believed(corrected))
         return torch.where(trusted, known, sharpen_edges(depth, image))
+
+
+def _looked_at_often(network: DepthNetwork, photo: Tensor, intrinsics: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean log-depth [H, W] and sky logit [H, W] of several looks at the photo: its errors differ between sizes and
+    between the photo and its mirror image, what is right does not."""
+    height, width = photo.shape[1:]
+    looks = []
+    for share in PHOTO_SHARES:
+        size = (max(round(height * share), 16), max(round(width * share), 16))
+        image = F.interpolate(photo[None], size, mode="bilinear", antialias=True)[0]
+        lens = intrinsics * intrinsics.new_tensor([[size[1] / width], [size[0] / height], [1]])
+        mirrored = lens.clone()
+        mirrored[0, 2] = size[1] - lens[0, 2]
+        nothing = torch.zeros(size, device=photo.device)
+        plain, turned = _predict(network, image, lens, nothing), _predict(network, image.flip(-1), mirrored, nothing)
+        look = torch.stack([plain.log_depth + turned.log_depth.flip(-1), plain.sky + turned.sky.flip(-1)], dim=1) / 2
+        looks.append(F.interpolate(look, (height, width), mode="bilinear", align_corners=False)[0])
+    log_depth, sky = torch.stack(looks).mean(0)
+    return log_depth, sky
 
 
 def _predict(network: DepthNetwork, image: Tensor, intrinsics: Tensor, known: Tensor) -> DepthPrediction:
