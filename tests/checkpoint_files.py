@@ -52,12 +52,20 @@ def tiny_clip() -> nn.Module:
     return CLIPVisionModel(CLIPVisionConfig(image_size=28, patch_size=14, **sizes))
 
 
+def tiny_depth_anything() -> nn.Module:
+    network, part = nn.Module(), nn.Module()
+    part.backbone, part.head = nn.Linear(3, 2), nn.Linear(2, 2)
+    network.da3 = part
+    return network
+
+
 TINY = (
     Network("lyra2-denoiser", partial(WorldTransformer, DENOISER), (namings.LYRA_DENOISER,), takes_loras=True),
     Network("wan2.1-i2v-14b", partial(WorldTransformer, DENOISER), (namings.WAN_I2V,)),
     Network("wan2.1-t2v-1.3b", partial(WorldTransformer, TEXT_DENOISER), (namings.WAN_T2V,)),
     Network("wan2.1-codec", tiny_codec, (namings.WAN_CODEC, namings.DIFFUSERS_CODEC)),
     Network("umt5-xxl", tiny_umt5, (namings.WAN_UMT5, namings.HUGGING_FACE_UMT5)),
+    Network("lyra2-reconstruction", tiny_depth_anything, (namings.DEPTH_ANYTHING,)),
     Network("clip-vit-h", tiny_clip, (namings.WAN_CLIP, namings.HUGGING_FACE_CLIP)),
 )
 
@@ -70,9 +78,9 @@ def tiny_network(name: str) -> nn.Module:
     return module
 
 
-def published(module: nn.Module, naming, prefix: str = "") -> dict[str, torch.Tensor]:
+def published(module: nn.Module, naming, prefix: str | None = None) -> dict[str, torch.Tensor]:
     """The tensors of a network as this publisher would name and shape them."""
-    ours = module.state_dict()
+    ours, prefix = module.state_dict(), naming.prefixes[-1] if prefix is None else prefix
     return {prefix + link.source: link.theirs(ours).contiguous() for link in links(stored_shapes(module), naming)}
 
 

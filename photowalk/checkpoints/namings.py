@@ -125,3 +125,11 @@ HUGGING_FACE_CLIP = Naming(
         r"vision_model\.embeddings\.position_ids$",
     ),
 )
+
+# Whatever else a training program saved has no prefix. The network repeats one layer norm under four names.
+DEPTH_ANYTHING = Naming(
+    "Depth Anything 3",
+    sign=r"da3\.backbone\.",
+    prefixes=("model.",),
+    ignored=(r"(?!model\.)", r"model\.da3\.head\.scratch\.output_conv2_aux\.[123]\.2\."),
+)

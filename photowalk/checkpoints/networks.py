@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -35,6 +37,21 @@ def _wan_1_3b() -> nn.Module:
     return WorldTransformer(presets.wan_1_3b_denoiser())
 
 
+def _named_as_listed(file: str) -> nn.Module:
+    """Parameters of the names and shapes that a file of this folder lists, without the network around them."""
+    listed = nn.Module()
+    for line in Path(__file__).with_name(file).read_text().splitlines():
+        name, _, shape = line.partition("\t")
+        *path, leaf = name.split(".")
+        part = listed
+        for step in path:
+            if step not in part._modules:
+                part.add_module(step, nn.Module())
+            part = part.get_submodule(step)
+        part.register_parameter(leaf, nn.Parameter(torch.empty([int(side) for side in shape.split(",")])))
+    return listed
+
+
 # In the order in which they are recognised: what has a sign of one may have those of later ones too.
 NETWORKS = (
     Network("lyra2-denoiser", _lyra2, (namings.LYRA_DENOISER,), torch.bfloat16, takes_loras=True),
@@ -42,5 +59,6 @@ NETWORKS = (
     Network("wan2.1-t2v-1.3b", _wan_1_3b, (namings.WAN_T2V,)),
     Network("wan2.1-codec", presets.wan_codec_network, (namings.WAN_CODEC, namings.DIFFUSERS_CODEC)),
     Network("umt5-xxl", presets.umt5_xxl_network, (namings.WAN_UMT5, namings.HUGGING_FACE_UMT5)),
+    Network("lyra2-reconstruction", partial(_named_as_listed, "depth_anything_3.tsv"), (namings.DEPTH_ANYTHING,)),
     Network("clip-vit-h", presets.clip_vit_h_network, (namings.WAN_CLIP, namings.HUGGING_FACE_CLIP)),
 )

@@ -83,9 +83,9 @@ def new_entry(name: str, size: int) -> Iterator[Path]:
         )
     try:
         with FileLock(store / ".lock", timeout=0):
+            for killed in (*store.glob(f"{_UNFINISHED}*"), *store.glob(f"{_REPLACED}*")):
+                shutil.rmtree(killed, ignore_errors=True)
             unfinished, replaced = store / f"{_UNFINISHED}{name}", store / f"{_REPLACED}{name}"
-            for left_over in (unfinished, replaced):
-                shutil.rmtree(left_over, ignore_errors=True)
             unfinished.mkdir()
             try:
                 yield unfinished
