@@ -61,8 +61,8 @@ def tiny_depth_anything() -> nn.Module:
 
 TINY = (
     Network("lyra2-denoiser", partial(WorldTransformer, DENOISER), (namings.LYRA_DENOISER,), takes_loras=True),
-    Network("wan2.1-i2v-14b", partial(WorldTransformer, DENOISER), (namings.WAN_I2V,)),
-    Network("wan2.1-t2v-1.3b", partial(WorldTransformer, TEXT_DENOISER), (namings.WAN_T2V,)),
+    Network("wan2.1-i2v-14b", partial(WorldTransformer, DENOISER), (namings.WAN_I2V, namings.DIFFUSERS_I2V)),
+    Network("wan2.1-t2v-1.3b", partial(WorldTransformer, TEXT_DENOISER), (namings.WAN_T2V, namings.DIFFUSERS_T2V)),
     Network("wan2.1-codec", tiny_codec, (namings.WAN_CODEC, namings.DIFFUSERS_CODEC)),
     Network("umt5-xxl", tiny_umt5, (namings.WAN_UMT5, namings.HUGGING_FACE_UMT5)),
     Network("lyra2-reconstruction", tiny_depth_anything, (namings.DEPTH_ANYTHING,)),

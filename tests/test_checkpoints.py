@@ -110,13 +110,21 @@ def test_numbers_survive_the_way_there_and_back(name, naming):
             assert all(torch.equal(value, ours[target]) for target, value in back.items())
 
 
-def test_the_codecs_names_are_those_that_diffusers_converts():
-    converter = pytest.importorskip("diffusers.loaders.single_file_utils").convert_wan_vae_to_diffusers
-    found = links(stored_shapes(full_size("wan2.1-codec")), namings.WAN_CODEC)
-    assert converter({link.source: link.targets[0][0] for link in found}) == {
-        target: target for link in found for target, _ in link.targets
+@pytest.mark.parametrize(
+    ("name", "wan", "diffusers", "converter"),
+    [
+        ("wan2.1-codec", namings.WAN_CODEC, namings.DIFFUSERS_CODEC, "convert_wan_vae_to_diffusers"),
+        ("wan2.1-i2v-14b", namings.WAN_I2V, namings.DIFFUSERS_I2V, "convert_wan_transformer_to_diffusers"),
+        ("wan2.1-t2v-1.3b", namings.WAN_T2V, namings.DIFFUSERS_T2V, "convert_wan_transformer_to_diffusers"),
+    ],
+)
+def test_names_are_those_that_diffusers_converts(name, wan, diffusers, converter):
+    convert = getattr(pytest.importorskip("diffusers.loaders.single_file_utils"), converter)
+    ours = stored_shapes(full_size(name))
+    theirs = {link.targets: link.source for link in links(ours, diffusers)}
+    assert convert({link.source: link.targets for link in links(ours, wan)}) == {
+        source: targets for targets, source in theirs.items()
     }
-    assert len(found) == 194
 
 
 def test_encoders_have_the_names_that_wan_publishes():

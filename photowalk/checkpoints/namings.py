@@ -39,6 +39,43 @@ WAN_T2V = Naming(
     absent=_NEW_LAYERS,
 )
 
+_DIFFUSERS_RULES: tuple[Rule, ...] = (
+    (r"^time_embedding\.0\.", "condition_embedder.time_embedder.linear_1."),
+    (r"^time_embedding\.2\.", "condition_embedder.time_embedder.linear_2."),
+    (r"^time_projection\.1\.", "condition_embedder.time_proj."),
+    (r"^text_embedding\.0\.", "condition_embedder.text_embedder.linear_1."),
+    (r"^text_embedding\.2\.", "condition_embedder.text_embedder.linear_2."),
+    (r"^img_emb\.proj\.0\.", "condition_embedder.image_embedder.norm1."),
+    (r"^img_emb\.proj\.1\.", "condition_embedder.image_embedder.ff.net.0.proj."),
+    (r"^img_emb\.proj\.3\.", "condition_embedder.image_embedder.ff.net.2."),
+    (r"^img_emb\.proj\.4\.", "condition_embedder.image_embedder.norm2."),
+    (r"^head\.head\.", "proj_out."),
+    (r"^(head\.|(blocks\.\d+\.))modulation$", r"\2scale_shift_table"),
+    (r"\.norm3\.", ".norm2."),
+    (r"\.ffn\.0\.", ".ffn.net.0.proj."),
+    (r"\.ffn\.2\.", ".ffn.net.2."),
+    (r"\.self_attn\.", ".attn1."),
+    (r"\.cross_attn\.", ".attn2."),
+    (r"\.([qkv])\.", r".to_\1."),
+    (r"\.o\.", ".to_out.0."),
+    (r"\.([kv])_img\.", r".add_\1_proj."),
+    (r"\.norm_k_img\.", ".norm_added_k."),
+)
+DIFFUSERS_I2V = Naming(
+    "diffusers",
+    sign=r"blocks\.\d+\.attn2\.add_k_proj\.",
+    rules=_DIFFUSERS_RULES,
+    shapes=_convolution(),
+    absent=_NEW_LAYERS,
+)
+DIFFUSERS_T2V = Naming(
+    "diffusers",
+    sign=r"blocks\.\d+\.attn2\.to_k\.",
+    rules=_DIFFUSERS_RULES,
+    shapes=_convolution(channels=16),
+    absent=_NEW_LAYERS,
+)
+
 _CODEC_BLOCK: tuple[Rule, ...] = (
     (r"\.norm1\.", ".residual.0."),
     (r"\.conv1\.", ".residual.2."),

@@ -55,8 +55,8 @@ def _named_as_listed(file: str) -> nn.Module:
 # In the order in which they are recognised: what has a sign of one may have those of later ones too.
 NETWORKS = (
     Network("lyra2-denoiser", _lyra2, (namings.LYRA_DENOISER,), torch.bfloat16, takes_loras=True),
-    Network("wan2.1-i2v-14b", _lyra2, (namings.WAN_I2V,)),
-    Network("wan2.1-t2v-1.3b", _wan_1_3b, (namings.WAN_T2V,)),
+    Network("wan2.1-i2v-14b", _lyra2, (namings.WAN_I2V, namings.DIFFUSERS_I2V)),
+    Network("wan2.1-t2v-1.3b", _wan_1_3b, (namings.WAN_T2V, namings.DIFFUSERS_T2V)),
     Network("wan2.1-codec", presets.wan_codec_network, (namings.WAN_CODEC, namings.DIFFUSERS_CODEC)),
     Network("umt5-xxl", presets.umt5_xxl_network, (namings.WAN_UMT5, namings.HUGGING_FACE_UMT5)),
     Network("lyra2-reconstruction", partial(_named_as_listed, "depth_anything_3.tsv"), (namings.DEPTH_ANYTHING,)),
