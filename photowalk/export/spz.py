@@ -1,4 +1,4 @@
-"""Splats in .spz: a tenth to a sixth of a .ply, for the web, phones and engines. Axes are RUB, as SPZ asks.
+"""Splats in .spz: a sixth to a fourteenth of a .ply, for the web, phones and engines. Axes are RUB, as SPZ asks.
 
 Positions are fixed-point, everything else has 8 bits or so: what is read back is near what was written, not equal.
 """
@@ -10,6 +10,8 @@ from pathlib import Path
 
 import gsply
 import numpy as np
+import torch
+from torch import Tensor
 
 from photowalk.export.contents import Contents
 from photowalk.export.conventions import SplatFileError, array, half_turned, log_scales, logit_opacities
@@ -17,6 +19,7 @@ from photowalk.scene.images import write_atomically
 from photowalk.scene.types import Splats
 
 FRACTIONAL_BITS = 11  # positions are rounded to half a millimetre
+HARMONIC_BITS = (5, 4)  # of -1 to 1, for the first degree and for those above it
 _LARGEST = 2 ** (23 - FRACTIONAL_BITS)  # 24 bits with sign
 _MORTON_BITS = 20
 
@@ -48,8 +51,15 @@ def _encoded(splats: Splats) -> gsply.GSData:
         quats=array(turned.rotations),
         opacities=array(logit_opacities(turned.opacities)),
         sh0=array(turned.colours[:, 0]),
-        shN=array(turned.colours[:, 1:]),
+        shN=array(_rounded(turned.colours[:, 1:])),
     )
+
+
+def _rounded(harmonics: Tensor) -> Tensor:
+    """Harmonics [N, K - 1, 3] to the bits that the format's authors give them, so that they pack well."""
+    steps = torch.full((harmonics.shape[1], 1), 2.0 ** (1 - HARMONIC_BITS[1])).to(harmonics)
+    steps[:3] = 2.0 ** (1 - HARMONIC_BITS[0])
+    return (harmonics / steps).round() * steps
 
 
 def _morton_order(splats: Splats) -> np.ndarray:
