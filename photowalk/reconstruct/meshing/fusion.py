@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -72,7 +73,7 @@ def near_depth(views: Sequence[View]) -> float:
 def disagreement(looks: Sequence[Look]) -> float:
     """Standard deviation between views' depths of the same place, relative to depth (robust; 0 for a single view)."""
     differences = []
-    for one, other in [*zip(looks, looks[1:]), *zip(looks, looks[len(looks) // 2 :])]:
+    for one, other in [*pairwise(looks), *zip(looks, looks[len(looks) // 2 :])]:
         points = one.surface.points[one.valid][::17]
         pixels, depth = other.view.camera.project(points)
         camera = other.view.camera

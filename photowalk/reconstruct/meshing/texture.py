@@ -1,0 +1,107 @@
+"""The frames painted onto a mesh: an atlas of its faces, each texel the colour of the views that see it best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from photowalk.kernels.mesh_rays import RayCaster
+from photowalk.reconstruct.meshing.fusion import Look
+from photowalk.scene.types import Mesh
+
+SIDE = 2048  # texels of the picture
+_HIDDEN = 0.02  # of the distance: what lies so far behind what a view saw is hidden from it
+_SHARPNESS = 4.0  # power of a view's merit: the best views of a texel count, others hardly
+_GUTTER = 4  # texels around charts that take their colour
+
+
+def bake(mesh: Mesh, looks: Sequence[Look], side: int = SIDE) -> Mesh:
+    """The mesh with a texture of side x side texels; texels that no view sees have the vertices' colours."""
+    if len(mesh) == 0:
+        return mesh
+    mesh = _unwrapped(mesh)
+    face, weights = _texels(mesh, side)
+    texel = face >= 0
+    corners = mesh.faces[face[texel].long()]
+    share = weights[texel][..., None]
+    places = (mesh.vertices[corners] * share).sum(1)
+    edges = mesh.vertices[corners]
+    normals = normalize(torch.linalg.cross(edges[:, 1] - edges[:, 0], edges[:, 2] - edges[:, 0]), dim=-1)
+    painted = _painted(places, normals, (mesh.colours[corners] * share).sum(1), looks)
+    picture = torch.zeros(side, side, 3)
+    picture[texel] = painted
+    nearest = ndimage.distance_transform_edt(~texel.numpy(), return_distances=False, return_indices=True)
+    filled = picture[torch.from_numpy(nearest[0]).long(), torch.from_numpy(nearest[1]).long()]
+    return replace(mesh, texture=filled.permute(2, 0, 1).contiguous())
+
+
+def _unwrapped(mesh: Mesh) -> Mesh:
+    """The mesh with vertices split along the seams of an atlas and along the border of what is invented."""
+    import xatlas
+
+    split = torch.cat([mesh.faces[~mesh.invented], mesh.faces[mesh.invented] + len(mesh.vertices)])
+    invented = torch.cat([mesh.invented[~mesh.invented], mesh.invented[mesh.invented]])
+    vertices, colours = mesh.vertices.repeat(2, 1), mesh.colours.repeat(2, 1)
+    used, faces = torch.unique(split, return_inverse=True)
+    vertices, colours = vertices[used], colours[used]
+    atlas = xatlas.Atlas()
+    atlas.add_mesh(vertices.numpy(), faces.numpy().astype(np.uint32))
+    charts, packing = xatlas.ChartOptions(), xatlas.PackOptions()
+    charts.max_iterations = 1
+    packing.padding, packing.bruteForce, packing.resolution = _GUTTER, False, SIDE
+    atlas.generate(charts, packing)
+    old, faces, uv = atlas[0]
+    old = torch.from_numpy(old.astype(np.int64))
+    return Mesh(
+        vertices[old],
+        torch.from_numpy(faces.astype(np.int64)),
+        colours[old],
+        invented,
+        torch.from_numpy(uv.astype(np.float32)),
+        torch.zeros(3, 1, 1),
+    )
+
+
+def _texels(mesh: Mesh, side: int) -> tuple[Tensor, Tensor]:
+    """The face [side, side] of every texel, -1 for none, and its weights [side, side, 3]; by rays onto the flat atlas."""
+    assert mesh.uv is not None
+    flat = torch.cat([mesh.uv, torch.zeros(len(mesh.uv), 1)], dim=1)
+    line = (torch.arange(side) + 0.5) / side
+    down, across = torch.meshgrid(line, line, indexing="ij")
+    origins = torch.stack([across, down, torch.full_like(across, -1.0)], dim=-1).flatten(0, 1)
+    hits = RayCaster(flat, mesh.faces).cast(origins, torch.tensor([0.0, 0, 1]).expand_as(origins))
+    return hits.face.view(side, side), hits.weights.view(side, side, 3)
+
+
+def _painted(places: Tensor, normals: Tensor, fallback: Tensor, looks: Sequence[Look]) -> Tensor:
+    """Colours [M, 3] of places [M, 3] with normals: the views' means, weighted by how near and how frontal they saw."""
+    total = torch.zeros(len(places))
+    colour = torch.zeros(len(places), 3)
+    for look in looks:
+        camera = look.view.camera
+        pixels, depth = camera.project(places)
+        rays = places - camera.centres
+        distance = rays.norm(dim=-1)
+        slant = -(rays * normals).sum(-1) / distance.clamp_min(1e-9)
+        inside = (depth > 0) & (pixels > 1).all(-1) & (pixels[:, 0] < camera.width - 1)
+        inside &= (pixels[:, 1] < camera.height - 1) & (slant > 0.1)
+        chosen = inside.nonzero()[:, 0]
+        at = pixels[chosen]
+        column, row = at.floor().long().unbind(-1)
+        there = look.view.depth[row, column]
+        tolerance = _HIDDEN * there + 2 * look.surface.footprint[row, column] / slant[chosen]
+        visible = (there - depth[chosen]).abs() < tolerance
+        chosen, at = chosen[visible], at[visible]
+        merit = (slant[chosen] / distance[chosen].clamp_min(1e-9)) ** _SHARPNESS
+        grid = (at / torch.tensor([camera.width, camera.height]) * 2 - 1)[None, None]
+        sampled = torch.nn.functional.grid_sample(look.view.image[None], grid, align_corners=False)[0, :, 0].T
+        total[chosen] += merit
+        colour[chosen] += merit[:, None] * sampled
+    seen = total > 0
+    return torch.where(seen[:, None], colour / total.clamp_min(1e-30)[:, None], fallback)
