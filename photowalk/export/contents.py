@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -72,3 +72,10 @@ def sound(mesh: Mesh) -> Mesh:
         None if mesh.uv is None else mesh.uv[used],
         mesh.texture,
     )
+
+
+def in_metres(mesh: Mesh, level_from_world: Tensor) -> Mesh:
+    """The sound part of a mesh in Z-up metres."""
+    kept = sound(mesh)
+    vertices = kept.vertices.detach().cpu().double() @ level_from_world[:3, :3].T + level_from_world[:3, 3]
+    return replace(kept, vertices=vertices.float())

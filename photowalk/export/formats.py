@@ -35,6 +35,7 @@ FORMATS = (
     Format(".spz", "splats, compressed", "spz", "write_spz"),
     Format(".glb", "mesh and splats", "glb", "write_glb"),
     Format(".mesh.glb", "mesh alone", "glb", "write_mesh_glb"),
+    Format(".stl", "collision mesh", "stl", "write_stl"),
     Format(".usdz", "splats, meshes, physics and cameras", "usd", "write_usdz"),
     Format(".usdc", "the same without texture", "usd", "write_usdc"),
     Format(".html", "a page to walk in", "html", "write_html"),

@@ -21,7 +21,7 @@ from pxr import Gf, Sdf, Usd, UsdGeom, UsdPhysics, UsdShade, UsdUtils, UsdVol, V
 from torch import Tensor
 
 from photowalk.export import conventions
-from photowalk.export.contents import Contents, sound
+from photowalk.export.contents import Contents, in_metres
 from photowalk.export.conventions import RUB_FROM_RDF, ExportError, array
 from photowalk.geometry.cameras import Cameras
 from photowalk.scene.images import write_atomically, write_png
@@ -75,7 +75,7 @@ def _write_stage(file: Path, contents: Contents, splats: Splats, *, texture: str
     friction = _add_physics(stage)
     _add_splats(stage, splats, contents.level_from_world)
     if contents.mesh is not None:
-        _add_visual(stage, _leveled(contents.mesh, contents.level_from_world), texture)
+        _add_visual(stage, in_metres(contents.mesh, contents.level_from_world), texture)
     _add_ground(stage, contents, friction)
     UsdGeom.Xform.Define(stage, "/World/Spawn").AddRotateZOp().Set(90.0)
     _add_cameras(stage, contents)
@@ -164,7 +164,7 @@ def _add_ground(stage: Usd.Stage, contents: Contents, friction: UsdShade.Materia
         prim = plane.GetPrim()
     else:
         prim = _define_mesh(
-            stage, "/World/Collision", _leveled(contents.collision, contents.level_from_world)
+            stage, "/World/Collision", in_metres(contents.collision, contents.level_from_world)
         ).GetPrim()
         UsdPhysics.MeshCollisionAPI.Apply(prim).CreateApproximationAttr(UsdPhysics.Tokens.none)
     UsdPhysics.CollisionAPI.Apply(prim).CreateCollisionEnabledAttr(True)
@@ -206,13 +206,6 @@ def _set_lens(camera: UsdGeom.Camera, seen: Cameras) -> None:
     camera.CreateHorizontalApertureOffsetAttr(_APERTURE * (0.5 - cx / seen.width))
     camera.CreateVerticalApertureOffsetAttr(_APERTURE * fx / seen.width * (cy - seen.height / 2) / fy)
     camera.CreateClippingRangeAttr(Gf.Vec2f(_NEAR, _FAR))
-
-
-def _leveled(mesh: Mesh, level: Tensor) -> Mesh:
-    """The sound part of a mesh in the stage's metres."""
-    kept = sound(mesh)
-    vertices = (kept.vertices.detach().cpu().double() @ level[:3, :3].T + level[:3, 3]).float()
-    return Mesh(vertices, kept.faces, kept.colours, kept.invented, kept.uv, kept.texture)
 
 
 def _define_mesh(stage: Usd.Stage, place: str, mesh: Mesh) -> UsdGeom.Mesh:
