@@ -52,11 +52,14 @@ def generate(options: argparse.Namespace) -> None:
             options.output,
             path=options.path,
             prompt=options.prompt,
+            **_wording(options),
             preset=options.preset,
             seed=options.seed,
             size=options.size,
             depth=options.depth,
+            depth_model=options.depth_model,
             fov_deg=options.fov,
+            legacy=options.legacy,
             on_step=on_step,
             on_note=_note,
         )
@@ -68,7 +71,7 @@ def extend(options: argparse.Namespace) -> None:
 
     with _progress() as on_step:
         world = World.open(options.world).extend(
-            options.path, options.prompt, options.seed, on_step=on_step, on_note=_note
+            options.path, options.prompt, options.seed, **_wording(options), on_step=on_step, on_note=_note
         )
     print(f"{world.folder}: {world.manifest.frames} frames, {world.folder / 'walk.mp4'}")
 
@@ -260,6 +263,16 @@ def _bytes_bar() -> Iterator[Callable[[str, int, int], None]]:
         yield show
 
 
+def _wording(options: argparse.Namespace) -> dict:
+    from photowalk.perception.captions import load_captioner
+    from photowalk.world.placement import choose_placement
+    from photowalk.world.wording import read_captions
+
+    captions = read_captions(options.captions) if options.captions else {}
+    captioner = load_captioner(options.captioner, choose_placement().device) if options.captioner else None
+    return {"captions": captions, "negative_prompt": options.negative_prompt, "captioner": captioner}
+
+
 def _note(text: str) -> None:
     print(text, file=sys.stderr)
 
@@ -313,16 +326,20 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("-o", "--output", metavar="WORLD", required=True, help="the folder to make")
     command.add_argument("--path", default=DEFAULT_PATH, help=f"{path_help} (default: {DEFAULT_PATH})")
     command.add_argument("--prompt", default="", metavar="TEXT", help="what the place is")
+    _add_wording(command)
     command.add_argument("--preset", default="nano", metavar="NAME", help="the networks to use (default: nano)")
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--size", type=_size, metavar="HxW", help="of the frames (default: the preset's)")
     command.add_argument("--depth", metavar="FILE", help="the photo's depth in metres: .npy, .npz, 16-bit .png")
+    command.add_argument("--depth-model", metavar="NAME", help="a depth model of transformers, by name or folder")
     command.add_argument("--fov", type=float, metavar="DEG", help="the photo's horizontal field of view in degrees")
+    command.add_argument("--legacy", action="store_true", help="paths and photo as the published programs take them")
 
     command = _command(commands, "extend", extend, "walk on, or finish a walk that was interrupted")
     command.add_argument("world", metavar="WORLD")
     command.add_argument("--path", help=f"{path_help}; without it an interrupted walk is continued")
     command.add_argument("--prompt", metavar="TEXT", help="what is there (default: the last prompt)")
+    _add_wording(command)
     command.add_argument("--seed", type=int, help="(default: the world's)")
 
     command = _command(commands, "undo", undo, "drop the last chunks of the walk")
@@ -408,6 +425,16 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--skies", metavar="FOLDER", help="pictures of nothing but sky, for the depth networks")
     command.add_argument("-o", "--output", metavar="FOLDER", required=True, help="where the weights go")
     return parser
+
+
+def _add_wording(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--captions", metavar="FILE", help="prompts by frame of the walk: .json of {frame: text}")
+    command.add_argument(
+        "--negative-prompt", metavar="TEXT", help="what to be guided away from (default: the preset's)"
+    )
+    command.add_argument(
+        "--captioner", metavar="NAME", help="writes the prompt out: 'template', or a Qwen3-VL model by name or folder"
+    )
 
 
 def _command(commands, name: str, run, text: str) -> argparse.ArgumentParser:

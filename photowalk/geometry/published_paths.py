@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from photowalk.geometry import motions
+from photowalk.geometry import motions, path_files
 from photowalk.geometry.cameras import Cameras
 from photowalk.geometry.paths import PathError
 
@@ -116,6 +116,43 @@ def published_file_path(poses: Cameras, frames: int, height: int, width: int, *,
     scaled = path.camera_from_world.clone()
     scaled[:, :3, 3] *= pose_scale
     return replace(path, camera_from_world=scaled)
+
+
+def plan_published(path: str, start: Cameras, *, centre_depth: float, chunk: int) -> Cameras:
+    """A path as the published programs take it -> cameras [1 + k * chunk].
+
+    `path` is "zoom_in" or "zoom_out", the zoom program's; a preset with, in any order, a direction, a strength and a
+    number of frames ("horizontal_zoom right 0.5 241"; 161 frames unless said otherwise); or a file, whose poses are
+    taken as they are, in the world of the file, `start` being ignored but for its image size. Raises PathError.
+    """
+    if path_files.is_path_file(path):
+        poses = path_files.read(path, lens=start)
+        frames = (len(poses) - 1) // chunk * chunk + 1
+        if frames == 1:
+            raise PathError(f"{path}: holds {len(poses)} poses, a published path wants at least {chunk + 1}")
+        return published_file_path(poses, frames, start.height, start.width).to(start.camera_from_world)
+    name, *words = path.replace("-", "_").split()
+    if name in ("zoom_in", "zoom_out") and not words:
+        way, (_, _, usual) = name.removeprefix("zoom_"), ZOOM_IN if name == "zoom_in" else ZOOM_OUT
+        return published_zoom(start, way, centre_depth=centre_depth, frames=_whole(usual, chunk))
+    direction, strength, frames = "left", 0.2, 161
+    for word in words:
+        if word in DIRECTIONS:
+            direction = word
+        elif word.isdecimal():
+            frames = int(word)
+        elif word.replace(".", "", 1).isdecimal():
+            strength = float(word)
+        else:
+            raise PathError(f"'{word}' of '{path}' is no direction ({', '.join(DIRECTIONS)}), strength or frame count")
+    return published_path(
+        name, start, _whole(frames, chunk), centre_depth=centre_depth, strength=strength, direction=direction
+    )
+
+
+def _whole(frames: int, chunk: int) -> int:
+    """At least `frames`, the first and then whole chunks."""
+    return 1 + chunk * max(1, math.ceil((frames - 1) / chunk))
 
 
 def _looking(centres: Tensor, targets: Tensor) -> Tensor:

@@ -77,7 +77,7 @@ class Generator:
                 estimate = self.depth.estimate_photo(photo, focal_px)
                 depth = estimate.depth if depth is None else depth
                 focal_px = estimate.focal_px if focal_px is None else focal_px
-            camera = _photo_camera(photo, focal_px) if camera is None else camera
+            camera = (_photo_camera(photo, focal_px) if camera is None else camera).to(photo.device)
             frames = priming_frames(self.config.conditioning.layout, self.codec.temporal_factor)
             still = (photo * 2 - 1)[None, :, None].expand(-1, -1, frames, -1, -1)
             latents, encoder = self.codec.encode(still, {})
@@ -94,12 +94,13 @@ class Generator:
         prompt: str,
         *,
         seed: int,
+        negative_prompt: str | None = None,  # None: the preset's
         on_step: OnStep = lambda progress: None,
     ) -> WorldState:
         """The world with one more chunk along `cameras`. `on_step` sees the progress and may raise to cancel."""
         with self.placement.autocast():
             conditioning, preview = self.condition(state, cameras, prompt, on_step)
-            sampled = self._sample(conditioning, seed, on_step)
+            sampled = self._sample(conditioning, seed, on_step, negative_prompt)
             decoded, decoder = self.codec.decode(sampled, state.decoder)
             video = self._kept(self._restore(decoded[0].transpose(0, 1), preview, on_step))
             latents, encoder = self.codec.encode((video * 2 - 1).transpose(0, 1)[None], state.encoder)
@@ -131,10 +132,12 @@ class Generator:
             image=self.image,
         )
 
-    def _sample(self, conditioning: Conditioning, seed: int, on_step: OnStep) -> Tensor:
+    def _sample(
+        self, conditioning: Conditioning, seed: int, on_step: OnStep, negative_prompt: str | None = None
+    ) -> Tensor:
         """[1, C, T_new, h, w] clean latents."""
         guidance = self.config.guidance
-        negative = None if guidance == 1 else replace(conditioning, text=self._negative_text())
+        negative = None if guidance == 1 else replace(conditioning, text=self._negative_text(negative_prompt))
         velocity = guided(self.denoiser, conditioning, negative, guidance)
         noise = numpy_noise(seed, conditioning.warp.shape).to(conditioning.warp.device)
         return self.sampler.sample(
@@ -144,8 +147,10 @@ class Generator:
             renoise=lambda done, sample: numpy_noise(seed + 7919 * done, sample.shape).to(sample),
         )
 
-    def _negative_text(self) -> Tensor:
-        return self.text.encode([self.config.negative_prompt]) if self.negative is None else self.negative
+    def _negative_text(self, prompt: str | None) -> Tensor:
+        if prompt is None and self.negative is not None:
+            return self.negative
+        return self.text.encode([self.config.negative_prompt if prompt is None else prompt])
 
     def _restore(self, decoded: Tensor, preview: Preview, on_step: OnStep) -> Tensor:
         """[F, 3, H, W] decoded frames in [-1, 1] -> pictures in [0, 1], sharpened by what geometry remembers."""

@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 
 from photowalk.export.contents import Contents, level
 from photowalk.export.formats import format_of
 from photowalk.geometry.cameras import Cameras
+from photowalk.geometry.path_files import is_path_file
 from photowalk.geometry.path_language import plan
+from photowalk.geometry.paths import PathError
+from photowalk.geometry.published_paths import plan_published
+from photowalk.perception.captions import Captioner
 from photowalk.presets import Preset, load_preset
 from photowalk.scene.collision import shorten
 from photowalk.scene.depth_files import read_depth
@@ -26,8 +31,10 @@ from photowalk.world.generator import Generator
 from photowalk.world.progress import OnStep, Progress
 from photowalk.world.state import WorldState, depth_quantile
 from photowalk.world.store import FRAMES_PER_SECOND, Job, Manifest, WorldError, WorldStore, create, new_world
+from photowalk.world.wording import Wording
 
 Note = Callable[[str], None]
+NO_CAPTIONS: Mapping[int, str] = MappingProxyType({})
 _FILES = ("world.json", "photo.png", "preview.png", "walk.mp4")  # of a world's folder, besides its folders
 
 
@@ -57,41 +64,64 @@ class World:
         *,
         path: str | Cameras | None = None,
         prompt: str = "",
+        captions: Mapping[int, str] = NO_CAPTIONS,
+        negative_prompt: str | None = None,
+        captioner: Captioner | None = None,
         preset: str | Preset = "nano",
         seed: int = 0,
         size: tuple[int, int] | None = None,
         depth: str | Path | None = None,
+        depth_model: str | None = None,
         fov_deg: float | None = None,
+        legacy: bool = False,
         on_step: OnStep = _ignore,
         on_note: Note = _ignore,
     ) -> World:
         """Make a world of a photo and walk along `path`, as `extend` does; without a path it holds the photo alone.
 
         `size` is (height, width), by default the preset's; `depth` a file of metres along +Z and `fov_deg` the
-        horizontal field of view, both estimated when not given. On a bad input nothing is written. A world that was
+        horizontal field of view, both estimated when not given. `captions`, by frame, `negative_prompt` and `captioner`
+        are those of the walk, see `Wording`. `depth_model` is one of transformers, by name or folder, instead of the
+        preset's. `legacy` does as the published programs do where we do otherwise: the photo is squashed to the size,
+        paths are theirs (`geometry/published_paths.py`), and so they are when the world is extended. On a bad
+        input nothing is written. A world that was
         made by the same call is continued if it was interrupted, and left alone if it was not.
         Raises PhotoError, DepthError, PathError, WorldError.
         """
         preset = load_preset(preset) if isinstance(preset, str) else preset
         height, width = size or (preset.height, preset.width)
         if (Path(folder) / "world.json").exists():
-            wanted = (preset.name, height, width, seed, prompt, _source(photo, depth, fov_deg), path)
+            wanted = (
+                preset.name,
+                height,
+                width,
+                seed,
+                prompt,
+                _source(photo, depth, fov_deg, depth_model, legacy),
+                path,
+            )
             return cls(WorldStore(folder), preset=preset)._finish(wanted, on_step, on_note)
-        picture = read_photo(photo, height, width)
+        picture = read_photo(photo, height, width, fit="squash" if legacy else "crop")
         original = (picture.original_height, picture.original_width)
         known_depth = None if depth is None else read_depth(depth, height, width, photo_size=original)
         focal_px = picture.focal_px if fov_deg is None else _focal_px(fov_deg, width)
+        camera = None
         if isinstance(path, str):  # a wrong path should not wait for the networks
             stand_in = Cameras.from_fov(torch.eye(4), 60.0, height, width)
-            plan(path, stand_in, start_of_walk=stand_in, reference_depth=1.0, chunk=preset.chunk_frames)
+            if legacy:
+                planned = plan_published(path, stand_in, centre_depth=1.0, chunk=preset.chunk_frames)
+                camera = planned[0] if is_path_file(path) else None  # the world is the file's
+            else:
+                plan(path, stand_in, start_of_walk=stand_in, reference_depth=1.0, chunk=preset.chunk_frames)
         with new_world(folder) as partial:
-            generator = preset.build()
+            generator = _with_depth(preset.build(), depth_model)
             _check_size(height, width, generator)
+            _check_guidance(negative_prompt, generator)
             device = generator.placement.device
             known_depth = None if known_depth is None else known_depth.to(device)
             on_step(Progress("photo", 0, 1))
             state = generator.start(
-                picture.image.to(device), focal_px=focal_px, depth=known_depth, prompt=prompt, seed=seed
+                picture.image.to(device), focal_px=focal_px, depth=known_depth, camera=camera, prompt=prompt, seed=seed
             )
             manifest = Manifest(
                 preset=preset.name,
@@ -99,11 +129,12 @@ class World:
                 width=width,
                 chunk_frames=preset.chunk_frames,
                 seed=seed,
-                source=_source(photo, depth, fov_deg),
+                source=_source(photo, depth, fov_deg, depth_model, legacy),
                 licences={"weights": preset.licence, "code": "Apache-2.0"},
                 reference_depth=depth_quantile(state.first.depth, generator.config.reference_quantile),
             )
-            job, cameras = (None, None) if path is None else _plan(path, state, manifest, prompt, seed, on_note)
+            wording = Wording(prompt, captions, negative_prompt, captioner)
+            job, cameras = (None, None) if path is None else _plan(path, state, manifest, wording, seed, on_note)
             create(partial, manifest, state.first.image.cpu(), state.chunks[0], job, cameras)
         world = cls.open(folder, generator)
         return world if path is None else world.extend(on_step=on_step)
@@ -116,6 +147,9 @@ class World:
         prompt: str | None = None,
         seed: int | None = None,
         *,
+        captions: Mapping[int, str] = NO_CAPTIONS,
+        negative_prompt: str | None = None,
+        captioner: Captioner | None = None,
         on_step: OnStep = _ignore,
         on_note: Note = _ignore,
     ) -> World:
@@ -128,9 +162,12 @@ class World:
         with self._store.locked():
             manifest = self._store.manifest
             if path is not None:
-                prompt = manifest.chunks[-1].prompt if prompt is None else prompt
+                if prompt is None:  # a captioner starts from the user's words again, not from its own
+                    prompt = manifest.chunks[0 if captioner else -1].prompt
                 seed = manifest.seed if seed is None else seed
-                self._store.begin(*_plan(path, self.state, manifest, prompt, seed, on_note))
+                wording = Wording(prompt, captions, negative_prompt, captioner)
+                _check_guidance(negative_prompt, self.generator)
+                self._store.begin(*_plan(path, self.state, manifest, wording, seed, on_note))
             elif manifest.job is None and (self.folder / "walk.mp4").exists():
                 raise WorldError(f"{self.folder} has no interrupted walk to continue; give a path to walk along")
             if self._store.manifest.job is not None:
@@ -209,7 +246,9 @@ class World:
     @property
     def generator(self) -> Generator:
         if self._generator is None:
-            self._generator = (self._preset or load_preset(self._store.manifest.preset)).build()
+            manifest = self._store.manifest
+            built = (self._preset or load_preset(manifest.preset)).build()
+            self._generator = _with_depth(built, manifest.source.get("depth_model"))
         return self._generator
 
     def verify(self) -> None:
@@ -333,8 +372,9 @@ class World:
             state = self.generator.extend(
                 state,
                 cameras[done * size : (done + 1) * size].to(self.generator.placement.device),
-                job.prompt,
+                job.prompts[done] if job.prompts else job.prompt,
                 seed=job.seed + number,
+                negative_prompt=job.negative_prompt,
                 on_step=lambda step, done=done, job=job: on_step(replace(step, chunk=done + 1, chunks=job.chunks)),
             ).annotated(job.path, job.notes if done == 0 else ())
             self._store.append(state.chunks[-1])
@@ -342,7 +382,7 @@ class World:
 
 
 def _plan(
-    path: str | Cameras, state: WorldState, manifest: Manifest, prompt: str, seed: int, on_note: Note
+    path: str | Cameras, state: WorldState, manifest: Manifest, wording: Wording, seed: int, on_note: Note
 ) -> tuple[Job, Cameras]:
     """The walk along `path` as whole chunks, kept clear of what is known to be in the way."""
     start, size, notes = state.cameras[-1], manifest.chunk_frames, []
@@ -353,6 +393,10 @@ def _plan(
                 f"got {len(path)} of {path.height}x{path.width}"
             )
         text, cameras = "cameras", path.check().to(start.camera_from_world)
+    elif "legacy" in manifest.source:
+        if is_path_file(path) and len(state.chunks) > 1:
+            raise PathError(f"{path}: a published path file is walked from the photo on; generate a world with it")
+        text, cameras = path, plan_published(path, start, centre_depth=manifest.reference_depth, chunk=size)[1:]
     else:
         planned = plan(
             path, start, start_of_walk=state.cameras[0], reference_depth=manifest.reference_depth, chunk=size
@@ -361,8 +405,36 @@ def _plan(
         text, notes, cameras = path, [*planned.notes, *([word] if word else [])], shortened[1:]
     for note in notes:
         on_note(note)
-    job = Job(text, prompt, seed, tuple(notes), first_chunk=len(state.chunks), chunks=len(cameras) // size)
+    prompts = wording.prompts(state, cameras, size, manifest.reference_depth)
+    if wording.negative_prompt is not None:
+        notes.append(f"guided away from: {wording.negative_prompt}")
+    job = Job(
+        text,
+        prompts[0],
+        seed,
+        tuple(notes),
+        first_chunk=len(state.chunks),
+        chunks=len(cameras) // size,
+        prompts=prompts if len(set(prompts)) > 1 else (),
+        negative_prompt=wording.negative_prompt,
+    )
     return job, cameras
+
+
+def _with_depth(generator: Generator, name: str | None) -> Generator:
+    if name is None:
+        return generator
+    from photowalk.perception.transformers_depth import TransformersDepth
+
+    return replace(generator, depth=TransformersDepth.of(name, generator.depth, generator.placement.device))
+
+
+def _check_guidance(negative_prompt: str | None, generator: Generator) -> None:
+    if negative_prompt is not None and generator.config.guidance == 1:
+        raise WorldError(
+            "this preset is sampled without guidance and cannot be led away from anything; leave the negative prompt "
+            "out, or choose a preset with guidance, such as lyra2-14b"
+        )
 
 
 def _check_size(height: int, width: int, generator: Generator) -> None:
@@ -381,11 +453,17 @@ def _focal_px(fov_deg: float, width: int) -> float:
     return width / 2 / math.tan(math.radians(fov_deg) / 2)
 
 
-def _source(photo: str | Path, depth: str | Path | None, fov_deg: float | None) -> dict[str, str]:
+def _source(
+    photo: str | Path, depth: str | Path | None, fov_deg: float | None, depth_model: str | None, legacy: bool
+) -> dict[str, str]:
     """What a world was made from; a world made from the same has the same photo chunk."""
     source = {"photo": Path(photo).name, "photo_sha256": hashlib.sha256(Path(photo).read_bytes()).hexdigest()}
     if depth is not None:
         source["depth_sha256"] = hashlib.sha256(Path(depth).read_bytes()).hexdigest()
     if fov_deg is not None:
         source["fov_deg"] = str(fov_deg)
+    if depth_model is not None:
+        source["depth_model"] = depth_model
+    if legacy:
+        source["legacy"] = "as the published programs"
     return source

@@ -78,6 +78,8 @@ class Job:
     notes: tuple[str, ...]
     first_chunk: int
     chunks: int
+    prompts: tuple[str, ...] = ()  # one for each chunk, where they are not all the same
+    negative_prompt: str | None = None  # None: the preset's
 
 
 @dataclass(frozen=True)
@@ -345,7 +347,8 @@ def _read_manifest(folder: Path) -> Manifest:
         del content["format"]
         chunks, job = tuple(map(_chunk_entry, content.pop("chunks"))), content.pop("job")
         undone = tuple(map(_chunk_entry, content.pop("undone", ())))
-        job = None if job is None else Job(notes=tuple(job.pop("notes")), **job)
+        if job is not None:
+            job = Job(notes=tuple(job.pop("notes")), prompts=tuple(job.pop("prompts", ())), **job)
         return Manifest(**content, chunks=chunks, undone=undone, job=job)
     except (KeyError, TypeError, AttributeError) as error:
         raise WorldError(f"{file} is damaged ({error}); copy the world again from where it came from") from error
