@@ -20,8 +20,8 @@ def write_stl(path: Path, contents: Contents) -> None:
     mesh = in_metres(contents.collision, contents.level_from_world)
     corners = array(mesh.vertices)[mesh.faces.cpu().numpy()]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    faces = np.zeros(len(mesh), dtype=_FACE)
-    faces["normal"] = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-30)
-    faces["corners"] = corners
+    faces = np.rec.array(np.zeros(len(mesh), dtype=_FACE))
+    faces.normal = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-30)
+    faces.corners = corners
     content = b"photowalk, metres, z up".ljust(80) + np.uint32(len(mesh)).tobytes() + faces.tobytes()
     write_atomically(path, lambda temporary: temporary.write_bytes(content))
