@@ -1,5 +1,6 @@
 """A studio around the tiny preset, for tests: started as it is for people, without a network."""
 
+import socket
 import threading
 import time
 from contextlib import contextmanager
@@ -25,18 +26,19 @@ def make_photo(path: Path, seed: int = 3, size=(192, 128)) -> Path:
 
 
 @contextmanager
-def serving(app, port=0):
+def serving(app, studio):
     """The application on a port of this machine, in a thread: its address."""
-    import uvicorn
+    from photowalk.studio.serve import Server
 
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="warning"))
-    thread = threading.Thread(target=server.run, daemon=True)
+    server = Server(app, studio)
+    listening = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
     thread.start()
     while not server.started:
         time.sleep(0.02)
         assert thread.is_alive(), "the server did not start"
     try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join(timeout=20)

@@ -214,7 +214,8 @@ def test_a_slow_client_is_cut_off_and_keeps_nobody_waiting(tmp_path, monkeypatch
     monkeypatch.setattr(access, "UPLOAD_SECONDS", 1.0)
     head = b"POST /api/worlds HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer token-of-ann\r\n"
     head += b"content-length: 1000\r\ncontent-type: multipart/form-data; boundary=x\r\n\r\n--x\r\n"
-    with serving(create_app(Studio(tmp_path, load_tiny, "tiny"), Access(TOKENS))) as address:
+    studio = Studio(tmp_path, load_tiny, "tiny")
+    with serving(create_app(studio, Access(TOKENS)), studio) as address:
         slow = [socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), timeout=10) for _ in range(20)]
         for connection in slow:
             connection.sendall(head)
@@ -293,8 +294,8 @@ def test_nothing_that_schemathesis_thinks_of_makes_the_studio_fail(tmp_path):
         suppress_health_check=list(HealthCheck),
     )
     seen = set()
-    app = create_app(Studio(tmp_path / "studio", load_tiny, "tiny", threads=1), Access(TOKENS))
-    with serving(app) as address, Client(address, "token-of-ann") as client:
+    studio = Studio(tmp_path / "studio", load_tiny, "tiny", threads=1)
+    with serving(create_app(studio, Access(TOKENS)), studio) as address, Client(address, "token-of-ann") as client:
         made = client.create(make_photo(tmp_path / "room.png"))
         client.wait(made.job)
         for found in schemathesis.openapi.from_url(f"{address}/openapi.json").get_all_operations():

@@ -285,12 +285,12 @@ async def _changes(studio: Studio, user: str) -> AsyncIterator[None]:
     loop, changed = asyncio.get_running_loop(), asyncio.Event()
 
     def tell(whose: str) -> None:
-        if whose == user and not loop.is_closed():
+        if whose in (user, "") and not loop.is_closed():
             loop.call_soon_threadsafe(changed.set)
 
     stop = studio.queue.watch(tell)
     try:
-        while True:
+        while not studio.queue.closed:
             yield
             try:
                 await asyncio.wait_for(changed.wait(), HEARTBEAT_SECONDS)

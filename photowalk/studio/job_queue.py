@@ -64,11 +64,20 @@ class JobQueue:
     def start(self) -> None:
         self._thread.start()
 
-    def close(self) -> None:
-        """End the process; what runs is offered again at the next start."""
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def leave(self) -> None:
+        """Take no more turns, and tell everybody who watches."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+            self._announce("")
+
+    def close(self) -> None:
+        """End the process; what runs is offered again at the next start."""
+        self.leave()
         self._end_process()
         if self._thread.is_alive():
             self._thread.join(timeout=10)
@@ -140,7 +149,8 @@ class JobQueue:
                 self._drop(job)
 
     def watch(self, watcher: Watcher) -> Callable[[], None]:
-        """Call `watcher` with the user after every change, from any thread; what it returns ends that."""
+        """Call `watcher` with the user after every change, from any thread, and with "" at the end; what it returns
+        ends that."""
         self._watchers.append(watcher)
         return lambda: self._watchers.remove(watcher)
 

@@ -176,7 +176,7 @@ class Page:
         self._kind.on_click(self._does(self._switch_kind))
         self._words_folder = gui.add_folder("Where to?")
         with self._words_folder:
-            self._words = gui.add_text("Walk", "forward 1, left 30deg", multiline=True)
+            self._words = gui.add_text("Walk", "forward 1, left 30deg")
             examples = gui.add_dropdown("Examples", tuple(_EXAMPLES))
 
             @examples.on_update

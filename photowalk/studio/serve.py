@@ -70,16 +70,28 @@ def serve(
     if open_browser:
         link = next(iter(links.values()), base + fragment)
         threading.Thread(target=_open_browser, args=(link,), daemon=True).start()
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
-        timeout_keep_alive=20,
-        limit_concurrency=500,
-        timeout_graceful_shutdown=3,
-        ws_max_size=64 << 20,
-        server_header=False,
-    )
-    uvicorn.Server(config).run(sockets=[listening])
+    Server(app, studio).run(sockets=[listening])
+
+
+class Server(uvicorn.Server):
+    """Ends the streams of events first, which otherwise would keep it from ending."""
+
+    def __init__(self, app: FastAPI, studio: Studio) -> None:
+        config = uvicorn.Config(
+            app,
+            log_level="warning",
+            timeout_keep_alive=20,
+            limit_concurrency=500,
+            timeout_graceful_shutdown=3,
+            ws_max_size=64 << 20,
+            server_header=False,
+        )
+        super().__init__(config)
+        self._queue = studio.queue
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._queue.leave()
+        await super().shutdown(sockets)
 
 
 def _open(studio: Studio, user: str, path: Path) -> str:

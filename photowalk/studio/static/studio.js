@@ -453,19 +453,31 @@ function keys(event) {
   else if (key === "c") compare();
 }
 
-// The viewer has a notice of its own for machines without a GPU, which would cover the jobs; ours is shorter.
-function replaceNotice(inner) {
+// What the viewer's own page leaves open: its notice for machines without a GPU would cover the jobs, so a shorter one
+// stands in for it; and labels that name no field are tied to theirs, for those who do not see them.
+function amend(inner) {
+  let planned = false, told = false;
   const look = () => {
-    for (const box of inner.querySelectorAll("[role=alert]")) {
+    planned = false;
+    for (const box of told ? [] : inner.querySelectorAll("[role=alert]")) {
       if (!box.textContent.includes("Software WebGL")) continue;
       box.querySelector("button")?.click();
       toast("This browser draws without a GPU, so less detail is shown.");
-      watcher.disconnect();
-      return;
+      told = true;
+    }
+    for (const label of inner.querySelectorAll("label[for]")) {
+      if (inner.getElementById(label.htmlFor)) continue;
+      const row = label.parentElement?.parentElement?.parentElement;
+      const field = row?.querySelector("input, textarea");
+      if (field && !field.ariaLabel) field.ariaLabel = label.textContent;
     }
   };
-  const watcher = new MutationObserver(look);
-  watcher.observe(inner.body, { childList: true, subtree: true });
+  const soon = () => {
+    if (planned) return;
+    planned = true;
+    setTimeout(look, 100);
+  };
+  new MutationObserver(soon).observe(inner.body, { childList: true, subtree: true });
 }
 
 function takeDrops(target) {
@@ -501,7 +513,7 @@ $("compare").onclose = () => ["left", "right"].forEach((side) => $(`${side}-vide
 $("scene").onload = () => {
   if ($("scene").getAttribute("src") === "about:blank") return;
   takeDrops($("scene").contentWindow);
-  replaceNotice($("scene").contentDocument);
+  amend($("scene").contentDocument);
   watchSpeed();
 };
 takeDrops(window);

@@ -1,0 +1,130 @@
+"""A studio that is killed: every finished chunk is there, nothing is corrupt, and the walk goes on to the same frames.
+
+PHOTOWALK_KILLS sets how often it is killed; continuous integration does it a few times, a release 20 times.
+"""
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+from studio import CHUNK_FRAMES, load_tiny, make_photo
+from worlds import assert_same_world
+
+pytest.importorskip("fastapi", reason="the extra 'studio' is not installed")
+from photowalk import World
+from photowalk.studio.client import Client
+from photowalk.studio.library import Library
+
+KILLS = int(os.environ.get("PHOTOWALK_KILLS", "2"))
+WALK = f"right 20deg in {4 * CHUNK_FRAMES} frames"
+SERVE = """
+import sys
+from pathlib import Path
+import uvicorn
+from photowalk.studio.access import Access
+from photowalk.studio.api import create_app
+from photowalk.studio.service import Studio
+from studio import load_tiny
+
+if __name__ == "__main__":
+    app = create_app(Studio(Path(sys.argv[1]), load_tiny, "tiny", threads=1), Access({}, open_to="me"))
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=int(sys.argv[2]), log_level="error"))
+    server.run()
+"""
+
+
+class Running:
+    """A studio in a process of its own."""
+
+    def __init__(self, script: Path, root: Path, port: int) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+        self.process = subprocess.Popen([sys.executable, str(script), str(root), str(port)], env=environment)
+        self.client = Client(f"http://127.0.0.1:{port}")
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                self.client.me()
+                return
+            except httpx.TransportError:
+                time.sleep(0.1)
+        raise AssertionError("the studio did not start")
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+
+@pytest.fixture
+def script(tmp_path):
+    file = tmp_path / "serve_tiny.py"
+    file.write_text(SERVE)
+    return file
+
+
+def test_killed_at_random_moments(tmp_path, script, unused_port):
+    torch.set_num_threads(1)
+    chance = random.Random(0)
+    photo = make_photo(tmp_path / "room.png")
+    whole = World.create(photo, tmp_path / "whole", path=WALK, preset=load_tiny("tiny"))
+    root = tmp_path / "studio"
+    running = Running(script, root, unused_port)
+    made = running.client.create(photo)
+    running.client.wait(made.job)
+    started = time.monotonic()
+    job = running.client.extend(made.world.id, WALK)
+    folder = Library(root).folder("me", made.world.id)
+    kills, finished = 0, 1
+    while kills < KILLS:
+        if chance.random() < 0.7:  # the others fall into its start
+            next(state for state in running.client.watch(job) if state.progress.stage or state.state == "done")
+        time.sleep(chance.uniform(0, 1.0))
+        running.kill()
+        kills += 1
+        world = World.open(folder, whole.generator)
+        world.verify()
+        assert len(world.manifest.chunks) >= finished, "a finished chunk is gone"
+        finished = len(world.manifest.chunks)
+        running = Running(script, root, unused_port)
+        offered = running.client.job(job.id)
+        if offered.state == "done":
+            break
+        assert offered.state in ("interrupted", "waiting")
+        if offered.state == "interrupted":
+            running.client.resume(job.id)
+    assert running.client.wait(job).state == "done"
+    running.kill()
+    assert_same_world(World.open(folder, whole.generator).state, whole.state)
+    print(f"{kills} kills in {time.monotonic() - started:.0f} s")
+
+
+def test_waiting_jobs_still_wait_after_a_restart(tmp_path, script, unused_port):
+    running = Running(script, tmp_path / "studio", unused_port)
+    made = running.client.create(make_photo(tmp_path / "room.png"))
+    running.client.wait(made.job)
+    jobs = [running.client.extend(made.world.id, WALK) for _ in range(3)]
+    time.sleep(0.2)
+    running.kill()
+    running = Running(script, tmp_path / "studio", unused_port)
+    try:
+        states = {job.id: job.state for job in running.client.jobs()}
+        assert states[made.job.id] == "done"
+        assert states[jobs[0].id] in ("interrupted", "waiting", "running")
+        assert all(states[job.id] in ("waiting", "running") for job in jobs[1:])
+        assert running.client.cancel(jobs[2].id).state == "cancelled"
+    finally:
+        running.kill()
+
+
+@pytest.fixture
+def unused_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
