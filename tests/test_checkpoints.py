@@ -276,6 +276,19 @@ def test_wan_begins_with_new_layers_as_training_does(store, tmp_path):
     assert len(manifest["begun as copies of the patch embedding"]) == 2 * len(DENOISER.layout.slots)
 
 
+def test_numbers_in_eight_bits_become_exactly_the_same_in_sixteen(store, tmp_path):
+    tensors = published(tiny_network("wan2.1-i2v-14b"), namings.WAN_I2V, "model.diffusion_model.")
+    narrow = {name: value.to(torch.float8_e4m3fn) if value.dim() > 1 else value for name, value in tensors.items()}
+    save_file(narrow, tmp_path / "wan_fp8.safetensors")
+    bring(tmp_path / "wan_fp8.safetensors")
+    weights = load_file(find("wan2.1-i2v-14b") / "weights-00001.safetensors")
+    name = "blocks.1.ffn.0.weight"
+    assert weights[name].dtype == torch.bfloat16
+    assert torch.equal(weights[name].float(), narrow[f"model.diffusion_model.{name}"].float())
+    assert weights["blocks.1.ffn.0.bias"].dtype == torch.float32
+    assert manifest_of("wan2.1-i2v-14b")["formats in the file"] == ["float32", "float8_e4m3fn"]
+
+
 def test_a_text_model_begins_blind_to_what_it_was_never_shown(store, tmp_path):
     module = tiny_network("wan2.1-t2v-1.3b")
     tensors = published(module, namings.WAN_T2V)
@@ -570,6 +583,14 @@ def test_adaptations_of_every_key_style_become_one(style, store, tmp_path):
     merge_lora(original, load_file(tmp_path / "my_style.safetensors"), 0.4)
     assert same(converted, original)
     assert not same(converted, tiny_network("lyra2-denoiser"))
+
+
+def test_an_adaptation_cannot_take_the_place_of_something_else(store, tmp_path):
+    path = tmp_path / "my style.safetensors"
+    save_file(lora_of(LAYERS, ""), path)
+    names = [bring(path, name=name)[0] for name in (None, "../up", "lyra2-denoiser", "lora-mine", "lyra2-lora-dmd")]
+    assert names == ["lora-my_style", "lora-.._up", "lora-lyra2-denoiser", "lora-mine", "lyra2-lora-dmd"]
+    assert sorted(names) == stored()
 
 
 def test_an_adaptation_of_another_network_is_refused(store, tmp_path):

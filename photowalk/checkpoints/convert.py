@@ -34,6 +34,16 @@ _DTYPES = {
 }
 
 
+def stored_format(given: torch.dtype) -> torch.dtype:
+    """What numbers of a file are stored as. 8-bit floats become bfloat16, which holds them exactly: nothing else here
+    reads them. Raises CheckpointError for formats that no weights have."""
+    if given.is_floating_point and given.itemsize == 1:
+        return torch.bfloat16
+    if given not in _DTYPES:
+        raise CheckpointError(f"{given} is no format for weights")
+    return given
+
+
 @dataclass(frozen=True)
 class Portion:
     """Tensors that come from one place, and how to get them."""

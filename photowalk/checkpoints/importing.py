@@ -40,8 +40,8 @@ def import_weights(
     plans = _plans(paths, name, networks, on_note)
     accepted = accept_licences([plan.name for plan in plans], accept)
     for plan in plans:
+        on_note(f"{plan.name}: {human_size(plan.size)} from {described(plan.files)}")
         _carry_out(plan, plan.name in accepted, origin or {}, on_step)
-        on_note(f"{plan.name}: {human_size(plan.size)}")
     return [plan.name for plan in plans]
 
 
@@ -84,7 +84,7 @@ def _unknown(group: tuple[Path, ...], networks: Sequence[Network], name: str | N
 def _carry_out(plan: Plan, accepted: bool, origin: Mapping[str, str], on_step: OnStep | None) -> None:
     step = None if on_step is None else lambda done, total: on_step(plan.name, done, total)
     published = CATALOGUE.get(plan.name)
-    sources = [{"file": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)} for path in plan.files]
+    sources = _hashed(plan, on_step)
     with new_entry(plan.name, plan.size) as folder:
         hashes = write_weights(plan.portions, folder, step) if plan.portions else {}
         for path in plan.copies:
@@ -111,6 +111,25 @@ def _carry_out(plan: Plan, accepted: bool, origin: Mapping[str, str], on_step: O
         write_manifest(folder, manifest)
 
 
-def sha256(path: Path) -> str:
+def sha256(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:
+    """`on_bytes` hears of every piece that was read."""
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while piece := file.read(2**24):
+            digest.update(piece)
+            if on_bytes:
+                on_bytes(len(piece))
+    return digest.hexdigest()
+
+
+def _hashed(plan: Plan, on_step: OnStep | None) -> list[dict[str, object]]:
+    """The files that a plan is made from, for its manifest."""
+    total, done = sum(path.stat().st_size for path in plan.files), 0
+
+    def count(size: int) -> None:
+        nonlocal done
+        done += size
+        if on_step:
+            on_step(f"hash of {plan.name}", done, total)
+
+    return [{"file": path.name, "bytes": path.stat().st_size, "sha256": sha256(path, count)} for path in plan.files]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import torch
 
 from photowalk.checkpoints.catalogue import CATALOGUE
-from photowalk.checkpoints.convert import Portion
+from photowalk.checkpoints.convert import Portion, stored_format
 from photowalk.checkpoints.errors import CheckpointError
 from photowalk.checkpoints.found import TOKENIZER_FILES
 from photowalk.checkpoints.load import stored_shapes
@@ -76,16 +77,17 @@ def network_plan(checkpoint: Checkpoint, network: Network, naming: Naming, prefi
             link = by_target[name]
             return link.ours(checkpoint.read(prefix + link.source))[name]
 
-        dtype = network.dtype or checkpoint.tensors[prefix + by_target["patch_embedding.weight"].source][1]
+        patches = prefix + by_target["patch_embedding.weight"].source
+        dtype = network.dtype or stored_format(checkpoint.tensors[patches][1])
         portions += new_layers(module.config, absent, base, dtype)
-    return Plan(network.name, checkpoint.files, tuple(portions), facts=_facts(naming, matched, tuple(absent)))
+    given = {checkpoint.tensors[prefix + link.source][1] for link in matched.links}
+    facts = {"formats in the file": sorted(str(dtype).removeprefix("torch.") for dtype in given)}
+    return Plan(network.name, checkpoint.files, tuple(portions), facts=facts | _facts(naming, matched, tuple(absent)))
 
 
 def _portion(checkpoint: Checkpoint, link: Link, prefix: str, dtype: torch.dtype | None) -> Portion:
     source = prefix + link.source
-    given = checkpoint.tensors[source][1]
-    narrow = given.itemsize == 1  # 8-bit floats are for storage only: no other part reads them
-    kept = dtype or (torch.bfloat16 if narrow else given)
+    kept = dtype or stored_format(checkpoint.tensors[source][1])
     return Portion(
         {name: (shape, kept) for name, shape in link.targets}, lambda: link.ours(checkpoint.read(source).to(kept))
     )
@@ -105,7 +107,6 @@ def _facts(naming: Naming, matched: Match, absent: tuple[str, ...]) -> dict[str,
 
 def _lora(checkpoint: Checkpoint, network: Network, name: str | None) -> Plan:
     path = checkpoint.files[0]
-    known = (entry.name for entry in CATALOGUE.values() if path.name in {Path(file).name for file in entry.files})
     with torch.device("meta"):
         module = network.build()
     tensors = {key: checkpoint.read(key) for key in checkpoint.tensors}
@@ -115,8 +116,17 @@ def _lora(checkpoint: Checkpoint, network: Network, name: str | None) -> Plan:
         raise CheckpointError(f"{path} is a LoRA, but not one for {network.name}: {error}") from error
     kept = {f"{layer}.{_LORA_PARTS[part]}": tensor for layer, parts in layers.items() for part, tensor in parts.items()}
     facts = {"changes": f"{len(layers)} layers", "left out": sorted(_unused(tensors, kept))}
-    portion = Portion({key: (tuple(value.shape), value.dtype) for key, value in kept.items()}, lambda: kept)
-    return Plan(name or next(known, f"lora-{path.stem}"), checkpoint.files, (portion,), facts=facts)
+    stored = {key: (tuple(value.shape), stored_format(value.dtype)) for key, value in kept.items()}
+    return Plan(_lora_name(path, name), checkpoint.files, (Portion(stored, lambda: kept),), facts=facts)
+
+
+def _lora_name(path: Path, name: str | None) -> str:
+    """A published one is known by its file's name; others are called lora-..., so that they cannot take its place."""
+    for entry in (entry for entry in CATALOGUE.values() if "-lora-" in entry.name):
+        if name == entry.name or (name is None and path.name == Path(entry.files[0]).name):
+            return entry.name
+    plain = re.sub(r"[^\w.-]", "_", name or path.stem)
+    return plain if plain.startswith("lora-") else f"lora-{plain}"
 
 
 def _unused(tensors: dict[str, torch.Tensor], kept: dict[str, torch.Tensor]) -> list[str]:
@@ -131,9 +141,11 @@ def _negative_prompt(checkpoint: Checkpoint) -> Plan:
             f"{checkpoint.files[0]}: {_NEGATIVE_FEATURES} is to be [tokens, width] of one text, got {shape}"
         )
     features: Shape = (1, *shape[-2:])
-    portion = Portion(
-        {"features": (features, dtype)}, lambda: {"features": checkpoint.read(_NEGATIVE_FEATURES).view(features)}
-    )
+
+    def read() -> dict[str, torch.Tensor]:
+        return {"features": checkpoint.read(_NEGATIVE_FEATURES).view(features)}
+
+    portion = Portion({"features": (features, stored_format(dtype))}, read)
     left_out = sorted(checkpoint.tensors.keys() - {_NEGATIVE_FEATURES})
     return Plan(NEGATIVE_PROMPT, checkpoint.files, (portion,), facts={"left out": left_out})
 
