@@ -66,6 +66,16 @@ def generate(options: argparse.Namespace) -> None:
     print(f"{world.folder}: {world.manifest.frames} frames, {world.folder / 'walk.mp4'}")
 
 
+def zoom(options: argparse.Namespace) -> None:
+    from photowalk.world.zoom import zoom as make
+
+    words = {"prompt": options.prompt, **_wording(options)}
+    chosen = {"preset": options.preset, "seed": options.seed, "size": options.size, "depth": options.depth}
+    with _progress() as on_step:
+        video = make(options.photo, options.output, on_step=on_step, on_note=_note, **words, **chosen)
+    print(video)
+
+
 def extend(options: argparse.Namespace) -> None:
     from photowalk import World
 
@@ -334,6 +344,16 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--depth-model", metavar="NAME", help="a depth model of transformers, by name or folder")
     command.add_argument("--fov", type=float, metavar="DEG", help="the photo's horizontal field of view in degrees")
     command.add_argument("--legacy", action="store_true", help="paths and photo as the published programs take them")
+
+    command = _command(commands, "zoom", zoom, "walk into a photo and back out of it, as one video")
+    command.add_argument("photo", metavar="PHOTO")
+    command.add_argument("-o", "--output", metavar="FOLDER", required=True, help="the folder to make, with both worlds")
+    command.add_argument("--prompt", default="", metavar="TEXT", help="what the place is")
+    _add_wording(command)
+    command.add_argument("--preset", default="nano", metavar="NAME", help="the networks to use (default: nano)")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--size", type=_size, metavar="HxW", help="of the frames (default: the preset's)")
+    command.add_argument("--depth", metavar="FILE", help="the photo's depth in metres: .npy, .npz, 16-bit .png")
 
     command = _command(commands, "extend", extend, "walk on, or finish a walk that was interrupted")
     command.add_argument("world", metavar="WORLD")

@@ -1,0 +1,44 @@
+"""The published zoom program: from one photo a walk ahead and one backwards, shown as a single video.
+
+Both begin from the same photo, whose depth and codec streams are worked out once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from photowalk.scene.images import to_bytes
+from photowalk.scene.videos import write_mp4
+from photowalk.world.progress import OnStep
+from photowalk.world.session import World
+from photowalk.world.store import FRAMES_PER_SECOND, WorldError
+
+
+def zoom(photo: str | Path, folder: str | Path, *, on_step: OnStep = lambda step: None, **options: Any) -> Path:
+    """The worlds `zoom_in` and `zoom_out` in a new folder, and `zoom.mp4`: out backwards, then in. `options` are those
+    of `World.create`. The photo is shown once where the published video shows it twice. Raises as `World.create`."""
+    folder = Path(folder)
+    if folder.exists():
+        raise WorldError(f"{folder} exists already; choose another folder, or delete it first")
+    told = {name: options.pop(name) for name in ("captions", "negative_prompt", "captioner") if name in options}
+    folder.mkdir()
+    try:
+        ahead = World.create(photo, folder / "zoom_in", legacy=True, on_step=on_step, **options)
+    except BaseException:
+        folder.rmdir()
+        raise
+    back = ahead.branch(folder / "zoom_out")
+    ahead.extend("zoom_in", **told, on_step=on_step)
+    back.extend("zoom_out", **told, on_step=on_step)
+    write_mp4(folder / "zoom.mp4", _frames(back, ahead), FRAMES_PER_SECOND)
+    return folder / "zoom.mp4"
+
+
+def _frames(back: World, ahead: World) -> Iterator[Tensor]:
+    """uint8 [3, H, W]"""
+    yield from to_bytes(back.state.video.flip(0)).cpu()
+    yield from to_bytes(ahead.state.video[1:]).cpu()
