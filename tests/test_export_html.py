@@ -224,9 +224,10 @@ def test_solid_cells_agree_between_mesh_and_splats():
     torch.manual_seed(0)
     of_splats = Contents("splats", walk(), level(walk()[0], eye_height=1.5), room())
     grids = [solid_cells(one, torch.eye(3).double()) for one in (of_mesh, of_splats)]
-    assert grids[0].cell == grids[1].cell == pytest.approx(0.1)
+    cell = grids[0].cell
+    assert cell == grids[1].cell == pytest.approx(0.1 * 1.5 / 1.6)  # for one whose eyes are 1.5 m high
     assert grids[0].origin == grids[1].origin
-    x, y, z = ((np.indices(grids[0].cells.shape) + 0.5) * 0.1).reshape(3, *grids[0].cells.shape)
+    x, y, z = ((np.indices(grids[0].cells.shape) + 0.5) * cell).reshape(3, *grids[0].cells.shape)
     x, y, z = x + grids[0].origin[0], y + grids[0].origin[1], z + grids[0].origin[2]
     inside = (abs(x) < 1.85) & (y > -0.85) & (y < 4.85) & (z > 0.15) & (z < 2.85)
     near = (abs(x) < 2.2) & (y > -1.2) & (y < 5.2) & (z > -0.2) & (z < 3.2)
@@ -235,7 +236,7 @@ def test_solid_cells_agree_between_mesh_and_splats():
     middle = ((abs(x) < 1.8) & (y > -0.8) & (y < 4.8))[:, :, 0]
     ground = next(k for k in range(grids[0].cells.shape[2]) if z[0, 0, k] > 0)  # the floor is the face below this cell
     for grid in grids:
-        assert grid.cells[:, :, ground - 1 : ground + 1].any(2)[middle].mean() > 0.95
+        assert grid.cells[:, :, ground - 1 : ground + 1].any(2)[middle].mean() > 0.85
 
 
 def test_solid_cells_turn_with_the_axes():
@@ -250,8 +251,8 @@ def test_solid_cells_turn_with_the_axes():
         filled = np.argwhere(solid.cells)
         low, high = filled.min(0) * solid.cell + solid.origin, (filled.max(0) + 1) * solid.cell + solid.origin
         corners = torch.tensor([[0.5, 1.0, 1.5], [1.0, 3.0, 2.5]]).double() @ turn.T
-        assert np.allclose(low, corners.amin(0), atol=0.11)
-        assert np.allclose(high, corners.amax(0), atol=0.11)
+        assert np.allclose(low, corners.amin(0), atol=solid.cell)
+        assert np.allclose(high, corners.amax(0), atol=solid.cell)
 
 
 def test_a_walk_of_half_a_kilometre_keeps_its_cells_in_bounds():

@@ -21,13 +21,12 @@ from torch import Tensor
 
 from photowalk.export.contents import Contents
 from photowalk.export.conventions import RUB_FROM_RDF, Y_UP_FROM_Z_UP
-from photowalk.export.solid import Solid, solid_cells
+from photowalk.export.solid import Solid, eye_height, solid_cells
 from photowalk.export.spz import packed
 from photowalk.geometry.motions import motion
 from photowalk.scene.images import write_atomically
 
 _SCRIPTS = ("spz.js", "renderer.js", "walker.js", "main.js")
-_MINIMUM_EYE, _MAXIMUM_EYE = 0.3, 3.0  # metres; the height at which a visitor's eyes are
 
 
 def write_html(path: Path, contents: Contents) -> None:
@@ -60,7 +59,7 @@ def _place(contents: Contents, solid: Solid) -> dict:
         "path": [_columns(pose) for pose in poses],
         "fromSplats": _columns(from_splats),
         "focal": [float(first[0, 0]) / cameras.width, float(first[1, 1]) / cameras.height],
-        "eye": min(max(float(centres[0, 1]), _MINIMUM_EYE), _MAXIMUM_EYE),
+        "eye": eye_height(contents),
         "solid": {"origin": solid.origin, "shape": solid.cells.shape, "cell": solid.cell},
     }
 

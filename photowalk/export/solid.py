@@ -9,18 +9,21 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from photowalk.export.contents import Contents, sound
+from photowalk.export.contents import EYE_HEIGHT, Contents, sound
 from photowalk.geometry.motions import rotation_from_quaternion
 from photowalk.scene.types import Mesh, Splats
 
-CELL = 0.1  # metres, where the world is not too large for it
+# Metres for a body whose eyes are EYE_HEIGHT high; all of them shrink and grow with the eyes.
+CELL = 0.1  # where the world is not too large for it
+AROUND_PATH = 15.0  # beyond the walk that can be gone to
+BELOW, ABOVE = 3.0, 2.0  # under the lowest and over the highest camera
+BODY_RADIUS, KNEES, CROWN = 0.3, 0.4, 0.15  # of the column that is free wherever a camera has been
+
 MAXIMUM_CELLS = 16_000_000
-AROUND_PATH = 15.0  # metres beyond the walk that can be gone to
-BELOW, ABOVE = 3.0, 2.0  # metres under the lowest and over the highest camera
 OPACITY_MINIMUM = 0.5  # of splats that stop one
 HITS_MINIMUM = 2  # points of splats in a cell that make it solid; a single one is often a floater
 CLUSTER_MINIMUM = 12  # cells; smaller things hang in the air by mistake
-BODY_RADIUS, KNEES, CROWN = 0.3, 0.4, 0.15  # of the column that is free wherever a camera has been, metres
+LOWEST_EYE, HIGHEST_EYE = 0.05, 3.0  # metres over the floor at which a visitor's eyes can be
 
 
 @dataclass(frozen=True)
@@ -30,39 +33,37 @@ class Solid:
     cell: float  # metres along each side
 
 
+def eye_height(contents: Contents) -> float:
+    """Metres over the floor at which the photo was taken, within what a visitor can be."""
+    eye = (
+        contents.cameras[0].centres.cpu().double() @ contents.level_from_world[2, :3] + contents.level_from_world[2, 3]
+    )
+    return min(max(float(eye), LOWEST_EYE), HIGHEST_EYE)
+
+
 def solid_cells(contents: Contents, turn: Tensor) -> Solid:
     """Cells in the axes that `turn` [3, 3] (a permutation with signs) makes of Z-up metres."""
-    similarity = contents.level_from_world
+    similarity, size = contents.level_from_world, eye_height(contents) / EYE_HEIGHT
     path = contents.cameras.centres.cpu().double() @ similarity[:3, :3].T + similarity[:3, 3]
+    low = path.amin(0).numpy() - size * np.array([AROUND_PATH, AROUND_PATH, BELOW])
+    high = path.amax(0).numpy() + size * np.array([AROUND_PATH, AROUND_PATH, ABOVE])
+    cell = max(size * CELL, float(np.prod(high - low) / MAXIMUM_CELLS) ** (1 / 3))
+    shape = np.ceil((high - low) / cell).astype(np.int64)
     if contents.collision is not None and len(contents.collision):
-        cell, points = _with_points(path, contents.collision, similarity)
-        least, smallest = 1, 1
+        cells = _filled(_on_mesh(contents.collision, similarity, cell), low, shape, cell) > 0
     else:
-        splats = contents.need_splats("the page")
-        cell, points = _with_points(path, splats, similarity)
-        least, smallest = HITS_MINIMUM, CLUSTER_MINIMUM
-    low, shape = _box(path, cell)
-    index = np.floor((points.numpy() - low) / cell).astype(np.int64)
-    index = index[((index >= 0) & (index < shape)).all(1)]
-    cells = np.bincount(np.ravel_multi_index(tuple(index.T), tuple(shape)), minlength=int(np.prod(shape))) >= least
-    cells = _without_crumbs(cells.reshape(shape), smallest)
-    _clear_path(cells, path.numpy(), low, cell, float(path[0, 2]))
+        points = _on_splats(contents.need_splats("the page"), similarity)
+        cells = _without_crumbs(_filled(points, low, shape, cell) >= HITS_MINIMUM)
+    _clear_path(cells, path.numpy(), low, cell, size)
     return _turned(cells, low, cell, turn.numpy())
 
 
-def _with_points(path: Tensor, shape: Mesh | Splats, similarity: Tensor) -> tuple[float, Tensor]:
-    """The side of a cell that keeps their number in bounds, and points [P, 3] on all surfaces, denser than cells."""
-    extent = path.amax(0) - path.amin(0) + torch.tensor([2 * AROUND_PATH, 2 * AROUND_PATH, BELOW + ABOVE])
-    cell = max(CELL, float(extent.prod() / MAXIMUM_CELLS) ** (1 / 3))
-    points = _on_mesh(shape, similarity, cell) if isinstance(shape, Mesh) else _on_splats(shape, similarity)
-    return cell, points
-
-
-def _box(path: Tensor, cell: float) -> tuple[np.ndarray, np.ndarray]:
-    """Low corner [3] and number of cells [3] of the place around the walk."""
-    low = path.amin(0).numpy() - np.array([AROUND_PATH, AROUND_PATH, BELOW])
-    high = path.amax(0).numpy() + np.array([AROUND_PATH, AROUND_PATH, ABOVE])
-    return low, np.ceil((high - low) / cell).astype(np.int64)
+def _filled(points: Tensor, low: np.ndarray, shape: np.ndarray, cell: float) -> np.ndarray:
+    """How many of the points [P, 3] are in each cell."""
+    index = np.floor((points.numpy() - low) / cell).astype(np.int64)
+    index = index[((index >= 0) & (index < shape)).all(1)]
+    flat = np.ravel_multi_index(tuple(index.T), tuple(shape))
+    return np.bincount(flat, minlength=int(np.prod(shape))).reshape(shape)
 
 
 def _on_splats(splats: Splats, similarity: Tensor) -> Tensor:
@@ -90,22 +91,21 @@ def _on_mesh(mesh: Mesh, similarity: Tensor, cell: float) -> Tensor:
     return torch.cat(parts) if parts else corners.reshape(-1, 3)
 
 
-def _without_crumbs(cells: np.ndarray, smallest: int) -> np.ndarray:
-    """Without connected things of fewer cells."""
-    if smallest <= 1:
-        return cells
+def _without_crumbs(cells: np.ndarray) -> np.ndarray:
+    """Without connected things of few cells."""
     names, _ = ndimage.label(cells, structure=np.ones((3, 3, 3)))
-    return cells & (np.bincount(names.ravel()) >= smallest)[names]
+    return cells & (np.bincount(names.ravel()) >= CLUSTER_MINIMUM)[names]
 
 
-def _clear_path(cells: np.ndarray, path: np.ndarray, low: np.ndarray, cell: float, eye: float) -> None:
+def _clear_path(cells: np.ndarray, path: np.ndarray, low: np.ndarray, cell: float, size: float) -> None:
     """Make free where the cameras went, from the knees up: whatever seems to be there, the walk went through."""
-    reach = int(np.ceil(BODY_RADIUS / cell))
+    radius = size * BODY_RADIUS / cell
+    reach = int(np.ceil(radius))
     x, y = np.mgrid[-reach : reach + 1, -reach : reach + 1]
-    disc = np.stack([x, y], axis=-1)[x**2 + y**2 <= (BODY_RADIUS / cell) ** 2]
+    disc = np.stack([x, y], axis=-1)[x**2 + y**2 <= radius**2]
     for centre in path:
-        i, j, bottom = np.floor((centre - low - [0, 0, max(eye - KNEES, 0.2)]) / cell).astype(int)
-        top = int((centre[2] - low[2] + CROWN) / cell) + 1
+        i, j, bottom = np.floor((centre - low - [0, 0, size * (EYE_HEIGHT - KNEES)]) / cell).astype(int)
+        top = int((centre[2] - low[2] + size * CROWN) / cell) + 1
         cells[disc[:, 0] + i, disc[:, 1] + j, max(bottom, 0) : top] = False
 
 

@@ -239,7 +239,7 @@ async function enter() {
   const gl = renderer.gl;
   await gl.makeXRCompatible();
   session.updateRenderState({ baseLayer: new XRWebGLLayer(session, gl, { antialias: false, depth: false }) });
-  let floor = 0; // how far below the headset's origin its floor is taken to be
+  let floor = 0; // how far above the floor the origin of the headset's space is, of this world's metres
   try { base = await session.requestReferenceSpace("local-floor"); }
   catch { base = await session.requestReferenceSpace("local"); floor = walker.eye; }
   takeOver();
@@ -253,7 +253,7 @@ async function enter() {
     if (!viewer) return;
     thumbs(seconds, viewer.transform.matrix);
     const room = pose(walker.x, walker.y + floor, walker.z, walker.yaw, 0), layer = session.renderState.baseLayer;
-    const seenFrom = (matrix) => product(rigidInverse(product(room, matrix)), place.fromSplats);
+    const seenFrom = (matrix) => product(rigidInverse(product(room, shrunk(matrix))), place.fromSplats);
     sortFor(seenFrom(viewer.transform.matrix));
     renderer.clear(layer.framebuffer);
     for (const view of viewer.views) {
@@ -262,6 +262,13 @@ async function enter() {
     }
   };
   session.requestAnimationFrame(draw);
+}
+
+// A head's place in the room, for a body of another size than the wearer's.
+function shrunk(matrix) {
+  const m = Array.from(matrix);
+  for (let k = 12; k < 15; k++) m[k] *= walker.size;
+  return m;
 }
 
 // The left stick walks where the head looks, the right one turns by 30 degrees at a time.

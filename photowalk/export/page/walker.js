@@ -1,6 +1,8 @@
 // Someone who walks: on floors, up steps, along walls and not through them. Metres, y up; yaw turns left, pitch up.
+// The numbers are those of a body whose eyes are 1.6 m high; where the photo was taken lower, or the world is smaller than
+// it should be, the body shrinks with it.
 
-const RADIUS = 0.2, STEP = 0.4, DROP = 1.0, SPEED = 1.5, RUN = 2.5, CROWN = 0.1;
+const EYE = 1.6, RADIUS = 0.2, STEP = 0.4, DROP = 1.0, SPEED = 1.5, RUN = 2.5, CROWN = 0.1;
 
 // A box of cells of which some are solid: bit (x * nz + z) * ny + y of `bits`.
 class Grid {
@@ -44,6 +46,7 @@ class Grid {
 
 class Walker {
   constructor(grid, eye) {
+    this.size = eye / EYE;
     Object.assign(this, { grid, eye, x: 0, y: 0, z: 0, yaw: 0, pitch: 0, flying: false, running: false });
   }
 
@@ -54,7 +57,7 @@ class Walker {
 
   // right, ahead, up: what is wished, each from -1 to 1; heading: where ahead is
   step(seconds, right, ahead, up, heading = this.yaw) {
-    const length = Math.max(1, Math.hypot(right, ahead)), speed = SPEED * (this.running ? RUN : 1);
+    const length = Math.max(1, Math.hypot(right, ahead)), speed = SPEED * this.size * (this.running ? RUN : 1);
     const far = (seconds * speed) / length, sin = Math.sin(heading), cos = Math.cos(heading);
     const dx = far * (right * cos - ahead * sin), dz = far * (-right * sin - ahead * cos);
     if (this.flying) {
@@ -70,7 +73,8 @@ class Walker {
   }
 
   #free(x, z) {
-    return this.grid.inside(x, z) && !this.grid.hits(x, z, this.y + STEP, this.y + this.eye + CROWN, RADIUS);
+    const [low, high] = [this.y + STEP * this.size, this.y + (EYE + CROWN) * this.size];
+    return this.grid.inside(x, z) && !this.grid.hits(x, z, low, high, RADIUS * this.size);
   }
 
   // One who is caught in something solid may leave it: only the first step into it is refused.
@@ -83,7 +87,7 @@ class Walker {
 
   // Where no floor is known, the height stays: nobody falls out of the world.
   #stand(seconds) {
-    const floor = this.grid.floor(this.x, this.z, this.y + STEP, this.y - DROP);
+    const floor = this.grid.floor(this.x, this.z, this.y + STEP * this.size, this.y - DROP * this.size);
     if (floor !== null) this.y += (floor - this.y) * Math.min(1, 8 * seconds);
   }
 }
