@@ -203,6 +203,12 @@ def test_the_store_from_the_command_line(store, tmp_path, capsys):
     assert "has changed" in capsys.readouterr().err
 
 
+def test_listing_does_not_wait_for_torch(store):
+    code = "import sys; from photowalk.cli import main; main(['weights', 'list']); print('torch' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip().endswith("False")
+
+
 def test_licences_are_asked_for_on_the_command_line(store, tmp_path, capsys, monkeypatch):
     prompt = tmp_path / "negative_prompt.pt"
     torch.save({"t5_text_embeddings": torch.ones(1, 3, 4096)}, prompt)

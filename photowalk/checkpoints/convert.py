@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,8 @@ def write_weights(portions: Iterable[Portion], folder: Path, on_step: OnStep | N
                 if on_step:
                     done += len(piece)
                     on_step(min(done, total), total)
+            file.flush()
+            os.fsync(file.fileno())
         hashes[path.name] = digest.hexdigest()
     return hashes
 

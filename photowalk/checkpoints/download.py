@@ -13,9 +13,9 @@ from pathlib import Path, PurePosixPath
 
 from photowalk.checkpoints.catalogue import Published, human_size, named
 from photowalk.checkpoints.errors import CheckpointError
-from photowalk.checkpoints.importing import Accept, OnStep, accept_licences, import_weights, sha256
+from photowalk.checkpoints.importing import Accept, OnStep, accept_licences, import_weights
 from photowalk.checkpoints.networks import NETWORKS, Network
-from photowalk.checkpoints.store import is_stored, weights_folder
+from photowalk.checkpoints.store import is_stored, sha256, weights_folder
 
 _DOWNLOADS = ".downloads"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -15,7 +14,7 @@ from photowalk.checkpoints.found import checkpoints_in
 from photowalk.checkpoints.match import described
 from photowalk.checkpoints.networks import NETWORKS, Network
 from photowalk.checkpoints.plans import Plan, plan_for
-from photowalk.checkpoints.store import new_entry, write_manifest
+from photowalk.checkpoints.store import new_entry, sha256, write_manifest
 
 Accept = Callable[[Licence], bool]
 OnStep = Callable[[str, int, int], None]  # what is being made, bytes done, bytes in all
@@ -109,17 +108,6 @@ def _carry_out(plan: Plan, accepted: bool, origin: Mapping[str, str], on_step: O
             "files": hashes,
         }
         write_manifest(folder, manifest)
-
-
-def sha256(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:
-    """`on_bytes` hears of every piece that was read."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(2**24):
-            digest.update(piece)
-            if on_bytes:
-                on_bytes(len(piece))
-    return digest.hexdigest()
 
 
 def _hashed(plan: Plan, on_step: OnStep | None) -> list[dict[str, object]]:

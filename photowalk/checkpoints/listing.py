@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 from photowalk.checkpoints.catalogue import BUNDLES, CATALOGUE, Published, human_size, named
 from photowalk.checkpoints.errors import CheckpointError
-from photowalk.checkpoints.importing import sha256
-from photowalk.checkpoints.store import find, is_stored, manifest_of, stored, weights_folder
+from photowalk.checkpoints.store import find, is_stored, manifest_of, sha256, stored, weights_folder
 
 
 def listed() -> Iterator[str]:

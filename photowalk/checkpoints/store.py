@@ -9,11 +9,12 @@ and files; it knows nothing of networks.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -102,6 +103,17 @@ def new_entry(name: str, size: int) -> Iterator[Path]:
 
 def write_manifest(folder: Path, manifest: dict) -> None:
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+
+
+def sha256(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:
+    """`on_bytes` hears of every piece that was read."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(2**24):
+            digest.update(piece)
+            if on_bytes:
+                on_bytes(len(piece))
+    return digest.hexdigest()
 
 
 def _how_to_get(name: str, store: Path) -> str:
