@@ -23,7 +23,14 @@ def test_states_are_values():
     longer = first.append(make_chunk(1))
     assert (first.frames, len(first.memory)) == (1, 1)
     assert (longer.frames, longer.latest.frame) == (1 + CHUNK_FRAMES, CHUNK_FRAMES)
-    assert_same_world(WorldState.from_chunks(longer.chunks[:-1]), first)
+    assert_same_world(WorldState.from_chunks(first.chunks), first)
+
+
+def test_only_the_last_chunk_keeps_the_streams():
+    state = WorldState.from_chunks([make_chunk(0), make_chunk(1)])
+    assert state.chunks[0].encoder == state.chunks[0].decoder == {}
+    assert state.encoder.keys() == make_chunk(1).encoder.keys()
+    assert state.decoder.keys() == make_chunk(1).decoder.keys()
 
 
 def test_frames_with_depth_are_remembered_sky_and_unknown_are_no_points():

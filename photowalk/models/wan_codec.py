@@ -55,6 +55,7 @@ class WanCodec(nn.Module):
         """latents [B, C, T, h, w] -> video [B, 3, F, H, W], not clamped, and the new state."""
         if latents.dim() != 5 or latents.shape[1] != self.channels or latents.shape[2] == 0:
             raise ValueError(f"the codec decodes latents [B, {self.channels}, T, h, w], got {tuple(latents.shape)}")
+        latents = latents.to(self._dtype)
         mean, deviation_inverse = self._constants(latents)
 
         def one(latent: Tensor, cache: list, beginning: bool) -> Tensor:

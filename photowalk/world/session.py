@@ -26,7 +26,9 @@ from photowalk.perception.captions import Captioner
 from photowalk.presets import Preset, load_preset
 from photowalk.scene.collision import shorten
 from photowalk.scene.depth_files import read_depth
+from photowalk.scene.ground import read_ground
 from photowalk.scene.images import read_photo
+from photowalk.scene.mesh_files import read_mesh
 from photowalk.world.generator import Generator
 from photowalk.world.progress import OnStep, Progress
 from photowalk.world.state import WorldState, depth_quantile
@@ -289,16 +291,27 @@ class World:
 
     # ---- lifting and exporting
 
-    def reconstruct(self, on_step: OnStep = _ignore) -> World:
-        """Splats and a preview of them into the folder's scene/, and preview.png."""
+    def reconstruct(self, on_step: OnStep = _ignore, *, scale_to: str | None = None) -> World:
+        """Splats, a preview of them and meshes into the folder's scene/, and preview.png.
+
+        `scale_to` corrects the metre: "door height 2.0m from 210,80 to 214,300" (photowalk.reconstruct.scale).
+        """
         from photowalk.export.ply import write_ply
         from photowalk.reconstruct import reconstruct, write_preview
+        from photowalk.reconstruct.meshing.files import mesh_clips, write_meshes
 
         with self._store.locked():
             clips = [self._store.chunk(index).clip for index in range(len(self._store.manifest.chunks))]
+            meshes = mesh_clips(
+                clips,
+                scale_from=self._scale_from(),
+                scale_to=scale_to,
+                on_step=lambda done, total: on_step(Progress("mesh", done, total)),
+            )
             scene = reconstruct(clips, on_step=lambda done, total: on_step(Progress("splats", done, total)))
             with self._store.new_scene() as folder:
                 write_ply(folder / "splats.ply", scene.everything)
+                write_meshes(folder, meshes, self._store.cameras()[0])
                 write_preview(
                     scene,
                     self._store.cameras(),
@@ -348,6 +361,13 @@ class World:
         on_note(f"{self.folder} was interrupted and is continued")
         return self.extend(on_step=on_step)
 
+    def _scale_from(self) -> str:
+        """Where the length of a metre is known from, in words."""
+        manifest = self._store.manifest
+        if "depth_sha256" in manifest.source:
+            return "metres of the depth map that was given with the photo"
+        return f"metres as the depth network of {manifest.preset} guesses them"
+
     def _is_part_of_world(self, file: Path) -> bool:
         """Whether an export of that name would destroy what the program needs."""
         file, folder = file.absolute().resolve(), self.folder.absolute().resolve()
@@ -360,8 +380,19 @@ class World:
         cameras, file = self._store.cameras(), self.folder / "scene" / "splats.ply"
         if with_scene and not file.is_file():
             raise WorldError(f"{self.folder} has no splats yet; make them with: photowalk reconstruct {self.folder}")
-        splats = read_splats(file) if with_scene else None
-        return Contents(self.folder.absolute().name, cameras, level(cameras[0]), splats)
+        splats, name = read_splats(file) if with_scene else None, self.folder.absolute().name
+        if not (with_scene and (file.parent / "scene.json").is_file()):  # made before there were meshes
+            return Contents(name, cameras, level(cameras[0]), splats)
+        ground = read_ground(file.parent / "scene.json")
+        eye_height = float(ground.height(cameras[0].centres.double()))
+        return Contents(
+            name,
+            cameras,
+            level(cameras[0], ground.up, eye_height, ground.metres_per_unit),
+            splats,
+            read_mesh(file.parent / "mesh.glb"),
+            read_mesh(file.parent / "collision.ply"),
+        )
 
     def _make_chunks(self, on_step: OnStep) -> None:
         """Make what is left of the job; the store drops the job with its last chunk."""

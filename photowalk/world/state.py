@@ -1,6 +1,6 @@
 """A world as a value: the chunks it was made of and what follows from them.
 
-Undo is dropping the last chunk, a branch is keeping an old value, saving is writing the chunks. It knows nothing of
+Undo and branches are keeping an old value, saving is writing the chunks. It knows nothing of
 networks or files.
 """
 
@@ -62,11 +62,13 @@ class WorldState:
         return state
 
     def append(self, chunk: Chunk) -> WorldState:
-        """The world with `chunk` at its end; this one stays as it is."""
+        """The world with `chunk` at its end; this one stays as it is. Of the codec's streams only those of the last
+        chunk go along: at the published size they are 3 GB."""
         chunk, start = _dense(chunk), self.frames
+        earlier = (replace(old, encoder={}, decoder={}) for old in self.chunks)
         return replace(
             self,
-            chunks=(*self.chunks, chunk),
+            chunks=(*earlier, chunk),
             memory=self.memory.remember(_views(chunk, start)),
             latest=_view(chunk, len(chunk.clip) - 1, start),
         )

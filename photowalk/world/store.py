@@ -121,14 +121,16 @@ class WorldStore:
     def load(self, device: torch.device | str = "cpu", memory: SpatialMemory = EMPTY_MEMORY) -> WorldState:
         """The whole world, remembered in `memory`, an empty one. Raises WorldError that names a missing or damaged
         chunk and what can be done."""
-        chunks = (self.chunk(index, device) for index in range(len(self.manifest.chunks)))
+        last = len(self.manifest.chunks) - 1
+        chunks = (self.chunk(index, device, streams=index == last) for index in range(last + 1))
         return WorldState.from_chunks(chunks, memory)
 
-    def chunk(self, index: int, device: torch.device | str = "cpu") -> Chunk:
+    def chunk(self, index: int, device: torch.device | str = "cpu", *, streams: bool = False) -> Chunk:
+        """One chunk; with the states of the codec's streams after it where `streams` says so."""
         entry = self.manifest.chunks[index]
         self._check_sizes(index)
         try:
-            return _read_chunk(self.folder / entry.folder, entry, self.manifest, torch.device(device))
+            return _read_chunk(self.folder / entry.folder, entry, self.manifest, torch.device(device), streams)
         except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
             self._damaged(index, str(error))
 
@@ -394,7 +396,7 @@ def _write_chunk(world: Path, index: int, chunk: Chunk) -> ChunkEntry:
     return ChunkEntry(folder=f"chunks/{name}", files=files, **description)
 
 
-def _read_chunk(folder: Path, entry: ChunkEntry, manifest: Manifest, device: torch.device) -> Chunk:
+def _read_chunk(folder: Path, entry: ChunkEntry, manifest: Manifest, device: torch.device, streams: bool) -> Chunk:
     video = from_bytes(read_lossless(folder / "frames.mkv"))
     size = (entry.frames, 3, manifest.height, manifest.width)
     if tuple(video.shape) != size:
@@ -410,9 +412,13 @@ def _read_chunk(folder: Path, entry: ChunkEntry, manifest: Manifest, device: tor
         entry.seed,
         entry.path,
         entry.notes,
-        encoder={name: tensor.to(device) for name, tensor in _read_tensors(folder / "encoder.safetensors").items()},
-        decoder={name: tensor.to(device) for name, tensor in _read_tensors(folder / "decoder.safetensors").items()},
+        encoder=_read_stream(folder / "encoder.safetensors", device) if streams else {},
+        decoder=_read_stream(folder / "decoder.safetensors", device) if streams else {},
     )
+
+
+def _read_stream(file: Path, device: torch.device) -> StreamState:
+    return {name: tensor.to(device) for name, tensor in _read_tensors(file).items()}
 
 
 def _write_frames(file: Path, video: Tensor) -> None:
