@@ -130,7 +130,8 @@ def _mesh_primitive(model: _Model, mesh: Mesh) -> gltf.Primitive:
         surface.baseColorTexture = gltf.TextureInfo(index=0)
     else:
         attributes.COLOR_0 = model.accessor(array(conventions.linear(mesh.colours)))
-    model.json.materials.append(gltf.Material(name="walk", pbrMetallicRoughness=surface, extensions={_UNLIT: {}}))
+    look = gltf.Material(name="walk", pbrMetallicRoughness=surface, doubleSided=True, extensions={_UNLIT: {}})
+    model.json.materials.append(look)
     indices = mesh.faces.detach().cpu().numpy().astype(np.uint32).reshape(-1)
     return gltf.Primitive(attributes=attributes, indices=model.accessor(indices), material=0, mode=gltf.TRIANGLES)
 

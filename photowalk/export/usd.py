@@ -213,6 +213,7 @@ def _define_mesh(stage: Usd.Stage, place: str, mesh: Mesh) -> UsdGeom.Mesh:
     prim.CreatePointsAttr(Vt.Vec3fArray.FromNumpy(array(mesh.vertices)))
     prim.CreateFaceVertexCountsAttr(Vt.IntArray.FromNumpy(np.full(len(mesh), 3, dtype=np.int32)))
     prim.CreateFaceVertexIndicesAttr(Vt.IntArray.FromNumpy(mesh.faces.cpu().numpy().astype(np.int32).reshape(-1)))
+    prim.CreateDoubleSidedAttr(True)
     prim.CreateSubdivisionSchemeAttr(UsdGeom.Tokens.none)
     prim.CreateExtentAttr(UsdGeom.PointBased.ComputeExtent(prim.GetPointsAttr().Get()))
     return prim
