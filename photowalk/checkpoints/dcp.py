@@ -6,8 +6,12 @@ the few types that a description consists of, and the data files must lie in the
 
 from __future__ import annotations
 
+import math
 import pickle
 import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +19,9 @@ import torch
 import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.metadata import BytesStorageMetadata, Metadata, StorageMeta, TensorStorageMetadata
+from torch.distributed.checkpoint.metadata import BytesStorageMetadata, Metadata, StorageMeta
 
+from photowalk.checkpoints.archives import check_archive
 from photowalk.checkpoints.errors import CheckpointError
 
 METADATA = ".metadata"
@@ -64,6 +69,15 @@ class _Reader(dcp.FileSystemReader):
         return self.description
 
 
+@dataclass(frozen=True)
+class _Piece:
+    """Where some of a tensor lies."""
+
+    file: Path
+    begin: int
+    size: int
+
+
 class DistributedCheckpoint:
     """Implements the protocol `Checkpoint`."""
 
@@ -73,18 +87,22 @@ class DistributedCheckpoint:
     def __init__(self, folder: Path) -> None:
         """Raises CheckpointError for a description that is damaged or names anything else, and for data files that
         are missing, cut short or elsewhere."""
-        self._description = _description(folder)
-        self._reader = _Reader(folder, self._description)
-        self.files = (folder / METADATA, *_data_files(folder, self._description))
-        self.tensors = {}
-        for name, stored in self._description.state_dict_metadata.items():
-            if isinstance(stored, BytesStorageMetadata):
-                continue
-            if sum(chunk.sizes.numel() for chunk in stored.chunks) != stored.size.numel():
-                raise CheckpointError(f"{folder} does not hold all of {name}; download it again")
-            self.tensors[name] = (tuple(stored.size), stored.properties.dtype)
+        description = _description(folder)
+        try:
+            self.tensors = _tensors(folder, description)
+            self._pieces = _pieces(folder, description)
+        except (AttributeError, TypeError) as error:  # the right types with the wrong things in them
+            raise CheckpointError(f"{folder / METADATA} is damaged ({error}); download it again") from error
+        self._reader = _Reader(folder, description)
+        every = [piece for pieces in self._pieces.values() for piece in pieces]
+        _check_files(every)
+        self.files = (folder / METADATA, *sorted({piece.file for piece in every}))
 
     def read(self, name: str) -> Tensor:
+        for piece in self._pieces[name]:
+            with piece.file.open("rb") as file:
+                file.seek(piece.begin)
+                check_archive(BytesIO(file.read(piece.size)), f"{name} in {piece.file}")
         shape, dtype = self.tensors[name]
         state = {name: torch.empty(shape, dtype=dtype)}
         try:
@@ -104,24 +122,40 @@ def _description(folder: Path) -> Metadata:
         raise CheckpointError(f"{path} is refused: {error}") from error
     except Exception as error:  # whatever damaged bytes lead to
         raise CheckpointError(f"{path} is damaged or cut short ({type(error).__name__}); download it again") from error
-    entries = getattr(description, "state_dict_metadata", None)
-    kinds = (TensorStorageMetadata, BytesStorageMetadata)
-    if not isinstance(description, Metadata) or not all(isinstance(entry, kinds) for entry in (entries or {}).values()):
+    if not isinstance(description, Metadata):
         raise CheckpointError(f"{path} describes no checkpoint of torch; download it again")
-    description.storage_meta = description.storage_meta or StorageMeta()
+    description.storage_meta = StorageMeta()
     return description
 
 
-def _data_files(folder: Path, description: Metadata) -> list[Path]:
-    ends: dict[str, int] = {}
-    for piece in description.storage_data.values():
-        name = str(piece.relative_path)
-        if Path(name).name != name or name in ("", "..", "."):
-            raise CheckpointError(f"{folder / METADATA} is refused: it points to {name!r} outside of its folder")
-        ends[name] = max(ends.get(name, 0), piece.offset + piece.length)
-    for name, end in ends.items():
-        if not (folder / name).is_file():
-            raise CheckpointError(f"{folder} is incomplete: {name} is missing; download it again")
-        if (folder / name).stat().st_size < end:
-            raise CheckpointError(f"{folder / name} is cut short: it wants {end} bytes; download it again")
-    return [folder / name for name in sorted(ends)]
+def _tensors(folder: Path, description: Metadata) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    tensors = {}
+    for name, stored in description.state_dict_metadata.items():
+        if isinstance(stored, BytesStorageMetadata):
+            continue
+        shape, dtype = tuple(stored.size), stored.properties.dtype
+        if not isinstance(dtype, torch.dtype) or not all(isinstance(side, int) for side in shape):
+            raise TypeError(f"{name} has no shape or no format")
+        if sum(math.prod(chunk.sizes) for chunk in stored.chunks) != math.prod(shape):
+            raise CheckpointError(f"{folder} does not hold all of {name}; download it again")
+        tensors[name] = (shape, dtype)
+    return tensors
+
+
+def _pieces(folder: Path, description: Metadata) -> dict[str, list[_Piece]]:
+    pieces: dict[str, list[_Piece]] = {name: [] for name in description.state_dict_metadata}
+    for index, place in description.storage_data.items():
+        name = place.relative_path
+        if not isinstance(name, str) or Path(name).name != name or name in ("", "..", ".") or len(name) > 255:
+            raise CheckpointError(f"{folder / METADATA} is refused: it points to {name!r:.80} outside of its folder")
+        pieces.setdefault(index.fqn, []).append(_Piece(folder / name, place.offset, place.length))
+    return pieces
+
+
+def _check_files(pieces: Iterable[_Piece]) -> None:
+    for piece in pieces:
+        if not piece.file.is_file():
+            raise CheckpointError(f"{piece.file.parent} is incomplete: {piece.file.name} is missing; download it again")
+        end = piece.begin + piece.size
+        if piece.begin < 0 or piece.size < 0 or piece.file.stat().st_size < end:
+            raise CheckpointError(f"{piece.file} is cut short: it wants {end} bytes; download it again")

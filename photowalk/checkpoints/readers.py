@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from photowalk.checkpoints.archives import check_archive
 from photowalk.checkpoints.errors import CheckpointError
 from photowalk.checkpoints.names import Shape
 
@@ -89,7 +89,8 @@ class TorchCheckpoint:
 
     def __init__(self, path: Path) -> None:
         self.files = (path,)
-        zipped = _check_archive(path)
+        with path.open("rb") as file:
+            zipped = check_archive(file, str(path))
         try:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
         except pickle.UnpicklingError as error:
@@ -121,23 +122,6 @@ def _state(content: object) -> Mapping:
         return {}
     inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
     return content if inner is None else inner
-
-
-def _check_archive(path: Path) -> bool:
-    """Whether the file is a zip archive; its checksums are compared. Older files of torch are plain pickles."""
-    with path.open("rb") as file:
-        if file.read(2) != b"PK":
-            return False
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                raise CheckpointError(f"{path} is a compressed archive, which torch does not write: it is refused")
-            damaged = archive.testzip()
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged or cut short ({error}); download it again") from error
-    if damaged is not None:
-        raise CheckpointError(f"{path} is damaged: the checksum of {damaged} is wrong; download it again")
-    return True
 
 
 def _not_only_tensors(path: Path, error: Exception) -> str:

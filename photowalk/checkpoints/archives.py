@@ -1,0 +1,30 @@
+"""Torch's zip archives: their checksums, which torch itself does not compare."""
+
+from __future__ import annotations
+
+import zipfile
+from typing import BinaryIO
+
+from photowalk.checkpoints.errors import CheckpointError
+
+
+def check_archive(file: BinaryIO, what: str) -> bool:
+    """Whether a file is a zip archive at all; older files of torch are plain pickles, which have no checksums.
+
+    Raises CheckpointError, which begins with `what`, for an archive that is damaged, or compressed as torch's are not.
+    """
+    begin = file.read(2)
+    file.seek(0)
+    if begin != b"PK":
+        return False
+    try:
+        with zipfile.ZipFile(file) as archive:
+            compressed = any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
+            damaged = None if compressed else archive.testzip()
+    except Exception as error:  # damaged archives lead to many
+        raise CheckpointError(f"{what} is damaged or cut short ({error}); download it again") from error
+    if compressed:
+        raise CheckpointError(f"{what} is a compressed archive, which torch does not write: it is refused")
+    if damaged is not None:
+        raise CheckpointError(f"{what} is damaged: the checksum of {damaged} is wrong; download it again")
+    return True
