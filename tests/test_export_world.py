@@ -1,0 +1,59 @@
+"""The command `photowalk export`, on a world of two chunks."""
+
+import pytest
+import torch
+from worlds import make_world
+
+from photowalk import World
+from photowalk.cli import main
+from photowalk.export.formats import FORMATS
+from photowalk.export.ply import read_splats
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("worlds") / "Haus am Fluß"
+    make_world(folder, chunks=2)
+    return World.open(folder).reconstruct()
+
+
+def test_every_format_by_the_command(world, tmp_path, capsys):
+    files = [tmp_path / f"Küche & Bad{known.ending}" for known in FORMATS] + [tmp_path / "walk.mp4"]
+    assert main(["export", str(world.folder), *map(str, files)]) == 0
+    assert capsys.readouterr().out.strip() == ", ".join(map(str, files))
+    assert sorted(tmp_path.iterdir()) == sorted(files)
+    assert all(file.stat().st_size > 100 for file in files)
+    assert main(["export", str(world.folder), *map(str, files)]) == 0  # and again, over what is there
+
+
+def test_a_ply_is_the_reconstruction(world, tmp_path):
+    world.export([tmp_path / "a.ply"])
+    exported, kept = read_splats(tmp_path / "a.ply"), read_splats(world.folder / "scene" / "splats.ply")
+    assert len(exported) == len(kept) > 0
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(vars(exported).values(), vars(kept).values()))
+
+
+@pytest.mark.parametrize("name", ["world.json", "photo.png.ply", "scene/splats.ply", "chunks/0001/a.ply", "walk.mp4"])
+def test_no_part_of_the_world_is_overwritten(world, name, capsys):
+    before = {file: file.read_bytes() for file in world.folder.rglob("*") if file.is_file()}
+    code = main(["export", str(world.folder), str(world.folder / name)])
+    if name == "photo.png.ply":  # which is nobody's
+        assert code == 0
+        (world.folder / name).unlink()
+    else:
+        assert code == 2
+        assert "is a part of the world" in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in world.folder.rglob("*") if file.is_file()} == before
+
+
+def test_a_format_that_is_unknown_stops_before_anything_is_written(world, tmp_path, capsys):
+    assert main(["export", str(world.folder), str(tmp_path / "a.ply"), str(tmp_path / "a.obj")]) == 2
+    assert "'.obj' is no known format; known endings: .ply (splats)" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cameras_need_no_reconstruction(tmp_path, capsys):
+    make_world(tmp_path / "world", chunks=2)
+    assert main(["export", str(tmp_path / "world"), str(tmp_path / "a.colmap"), str(tmp_path / "a.mp4")]) == 0
+    assert main(["export", str(tmp_path / "world"), str(tmp_path / "a.html")]) == 2
+    assert "make them with: photowalk reconstruct" in capsys.readouterr().err
