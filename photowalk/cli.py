@@ -60,6 +60,7 @@ def generate(options: argparse.Namespace) -> None:
             depth_model=options.depth_model,
             fov_deg=options.fov,
             legacy=options.legacy,
+            views=options.views,
             on_step=on_step,
             on_note=_note,
         )
@@ -121,8 +122,16 @@ def reconstruct(options: argparse.Namespace) -> None:
     from photowalk import World
 
     with _progress() as on_step:
-        world = World.open(options.world).reconstruct(on_step)
-    print(f"{world.folder / 'scene' / 'splats.ply'}, {world.folder / 'preview.png'}")
+        world = World.open(options.world).reconstruct(on_step, scale_to=options.scale_to)
+    scene = world.folder / "scene"
+    print(f"{scene / 'splats.ply'}, {scene / 'mesh.glb'}, {scene / 'collision.ply'}, {world.folder / 'preview.png'}")
+
+
+def simulate(options: argparse.Namespace) -> None:
+    from photowalk.simulate import simulate_world
+
+    report = simulate_world(options.world, seconds=options.seconds)
+    print("\n".join(report.lines()))
 
 
 def export(options: argparse.Namespace) -> None:
@@ -343,6 +352,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--depth", metavar="FILE", help="the photo's depth in metres: .npy, .npz, 16-bit .png")
     command.add_argument("--depth-model", metavar="NAME", help="a depth model of transformers, by name or folder")
     command.add_argument("--fov", type=float, metavar="DEG", help="the photo's horizontal field of view in degrees")
+    command.add_argument("--views", metavar="FILE", help="a transforms.json of more pictures of the place")
     command.add_argument("--legacy", action="store_true", help="paths and photo as the published programs take them")
 
     command = _command(commands, "zoom", zoom, "walk into a photo and back out of it, as one video")
@@ -380,8 +390,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true")
     command.add_argument("--verify", action="store_true", help="compare every file with its hash")
 
-    command = _command(commands, "reconstruct", reconstruct, "make splats of the walk, in WORLD/scene")
+    command = _command(commands, "reconstruct", reconstruct, "make splats and meshes of the walk, in WORLD/scene")
     command.add_argument("world", metavar="WORLD")
+    command.add_argument(
+        "--scale-to", metavar="TEXT", help="'camera height 1.6m' or 'door height 2.0m from X,Y to X,Y' (photo's pixels)"
+    )
 
     command = _command(
         commands, "export", export, "write files for viewers, engines and simulators; see docs/export.md"

@@ -27,8 +27,9 @@ from photowalk.presets import Preset, load_preset
 from photowalk.scene.collision import shorten
 from photowalk.scene.depth_files import read_depth
 from photowalk.scene.ground import read_ground
-from photowalk.scene.images import read_photo
+from photowalk.scene.images import Fit, read_photo
 from photowalk.scene.mesh_files import read_mesh
+from photowalk.scene.posed_pictures import read_posed_pictures
 from photowalk.world.generator import Generator
 from photowalk.world.progress import OnStep, Progress
 from photowalk.world.state import WorldState, depth_quantile
@@ -76,6 +77,7 @@ class World:
         depth_model: str | None = None,
         fov_deg: float | None = None,
         legacy: bool = False,
+        views: str | Path | None = None,
         on_step: OnStep = _ignore,
         on_note: Note = _ignore,
     ) -> World:
@@ -84,7 +86,7 @@ class World:
         `size` is (height, width), by default the preset's; `depth` a file of metres along +Z and `fov_deg` the
         horizontal field of view, both estimated when not given. `captions`, by frame, `negative_prompt` and `captioner`
         are those of the walk, see `Wording`. `depth_model` is one of transformers, by name or folder, instead of the
-        preset's. `legacy` does as the published programs do where we do otherwise: the photo is squashed to the size,
+        preset's; `views` a transforms.json of further pictures of the place. `legacy` does as the published programs do where we do otherwise: the photo is squashed to the size,
         paths are theirs (`geometry/published_paths.py`), and so they are when the world is extended. On a bad
         input nothing is written. A world that was
         made by the same call is continued if it was interrupted, and left alone if it was not.
@@ -99,13 +101,15 @@ class World:
                 width,
                 seed,
                 prompt,
-                _source(photo, depth, fov_deg, depth_model, legacy),
+                _source(photo, depth, fov_deg, depth_model, legacy, views),
                 path,
             )
             return cls(WorldStore(folder), preset=preset)._finish(wanted, on_step, on_note)
-        picture = read_photo(photo, height, width, fit="squash" if legacy else "crop")
+        fit: Fit = "squash" if legacy else "crop"
+        picture = read_photo(photo, height, width, fit=fit)
         original = (picture.original_height, picture.original_width)
-        known_depth = None if depth is None else read_depth(depth, height, width, photo_size=original)
+        known_depth = None if depth is None else read_depth(depth, height, width, photo_size=original, fit=fit)
+        pictures = [] if views is None else read_posed_pictures(views, height, width, photo=photo)
         focal_px = picture.focal_px if fov_deg is None else _focal_px(fov_deg, width)
         camera = None
         if isinstance(path, str):  # a wrong path should not wait for the networks
@@ -123,7 +127,13 @@ class World:
             known_depth = None if known_depth is None else known_depth.to(device)
             on_step(Progress("photo", 0, 1))
             state = generator.start(
-                picture.image.to(device), focal_px=focal_px, depth=known_depth, camera=camera, prompt=prompt, seed=seed
+                picture.image.to(device),
+                focal_px=focal_px,
+                depth=known_depth,
+                camera=camera,
+                pictures=pictures,
+                prompt=prompt,
+                seed=seed,
             )
             manifest = Manifest(
                 preset=preset.name,
@@ -131,7 +141,7 @@ class World:
                 width=width,
                 chunk_frames=preset.chunk_frames,
                 seed=seed,
-                source=_source(photo, depth, fov_deg, depth_model, legacy),
+                source=_source(photo, depth, fov_deg, depth_model, legacy, views),
                 licences={"weights": preset.licence, "code": "Apache-2.0"},
                 reference_depth=depth_quantile(state.first.depth, generator.config.reference_quantile),
             )
@@ -485,7 +495,12 @@ def _focal_px(fov_deg: float, width: int) -> float:
 
 
 def _source(
-    photo: str | Path, depth: str | Path | None, fov_deg: float | None, depth_model: str | None, legacy: bool
+    photo: str | Path,
+    depth: str | Path | None,
+    fov_deg: float | None,
+    depth_model: str | None,
+    legacy: bool,
+    views: str | Path | None,
 ) -> dict[str, str]:
     """What a world was made from; a world made from the same has the same photo chunk."""
     source = {"photo": Path(photo).name, "photo_sha256": hashlib.sha256(Path(photo).read_bytes()).hexdigest()}
@@ -495,6 +510,8 @@ def _source(
         source["fov_deg"] = str(fov_deg)
     if depth_model is not None:
         source["depth_model"] = depth_model
+    if views is not None:
+        source["views_sha256"] = hashlib.sha256(Path(views).read_bytes()).hexdigest()
     if legacy:
         source["legacy"] = "as the published programs"
     return source

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -16,12 +17,13 @@ from scipy import ndimage
 from torch import Tensor
 
 from photowalk.reconstruct.meshing.fusion import Field, Look, fuse_grid
-from photowalk.reconstruct.meshing.grid import Sizing, grid_of_keys, keys_at
+from photowalk.reconstruct.meshing.grid import Sizing, grid_of_keys, keys_at, widened
 from photowalk.scene.ground import Ground
 
 REACH = 2.5  # heights of the eye around the path: about where a camera that looks ahead begins to see the floor
 _STEP = 0.15  # of the eye's height: what is higher above the floor is in the way
-_LAYERS = 2  # cells above and below the floor
+_LAYERS = 2  # cells above and below the floor that may be guessed
+_CHUNK = 100_000
 _LARGEST = 4_000_000  # places of the map
 
 
@@ -32,12 +34,11 @@ def close_floor(field: Field, looks: Sequence[Look], ground: Ground, sizing: Siz
     if not eye > 0:
         return field
     plan = _plan(field, centres, ground, eye)
-    flat = torch.stack(torch.meshgrid(*(torch.arange(side) for side in plan.guess.shape), indexing="ij"), dim=-1)
-    places = (flat[plan.guess].double() + 0.5) * plan.side + plan.origin
-    on_floor = places @ plan.axes + (ground.floor + plan.height[plan.guess])[:, None] * ground.up
-    layers = range(-_LAYERS, _LAYERS + 1)
-    keys = torch.cat([keys_at(on_floor + layer * sizing.finest * ground.up, sizing) for layer in layers])
-    every = torch.unique(torch.cat([field.grid.keys, keys]))
+    quarters = torch.cartesian_prod(*[torch.tensor([0.25, 0.75], dtype=torch.float64)] * 2)
+    places = (plan.guess.nonzero()[:, None].double() + quarters) * plan.side + plan.origin
+    on_floor = places @ plan.axes + (ground.floor + plan.height[plan.guess])[:, None, None] * ground.up
+    keys = torch.unique(keys_at(on_floor.flatten(0, 1), sizing))
+    every = torch.unique(torch.cat([field.grid.keys, *(widened(part, sizing) for part in keys.split(_CHUNK))]))
     if len(every) > len(field.grid):
         field = fuse_grid(grid_of_keys(every, sizing), looks, sizing, noise)
     unknown = field.weight <= 0
@@ -45,7 +46,7 @@ def close_floor(field: Field, looks: Sequence[Look], ground: Ground, sizing: Siz
     column, inside = plan.place(middles)
     above = ground.height(middles) - plan.height[column[:, 0], column[:, 1]]
     guessed = unknown & inside & plan.guess[column[:, 0], column[:, 1]]
-    guessed &= above.abs() < (_LAYERS + 1) * field.grid.sides
+    guessed &= above.abs() < _LAYERS * field.grid.sides
     seen_floor = ~unknown & (field.distance.abs() < field.grid.sides) & (ground.height(middles).abs() < _STEP * eye)
     colour = field.colour[seen_floor].median(0).values if bool(seen_floor.any()) else torch.full((3,), 0.5)
     return replace(
@@ -98,7 +99,7 @@ def _plan(field: Field, centres: Tensor, ground: Ground, eye: float) -> _Plan:
     parts, _ = ndimage.label((near & ~blocked) | under)
     guess = np.isin(parts, np.unique(parts[under])) & (parts > 0)
     guess = ndimage.binary_dilation(guess, iterations=3) & near  # meet the walls
-    floor = surface & (height.abs() < _STEP * eye)
+    floor = surface & (height.abs() < 0.5 * _STEP * eye)
     total, count = np.zeros(shape), np.zeros(shape)
     np.add.at(total, tuple(column[floor].T.numpy()), height[floor].numpy())
     np.add.at(count, tuple(column[floor].T.numpy()), 1.0)
@@ -121,7 +122,7 @@ def level_axes(up: Tensor) -> Tensor:
 def dense_path(path: Tensor, step: float) -> Tensor:
     """The polyline [F, C] with points between, at most `step` apart."""
     parts = [path[:1]]
-    for one, other in zip(path[:-1], path[1:]):
+    for one, other in pairwise(path):
         count = max(1, math.ceil(float((other - one).norm()) / step))
         share = torch.arange(1, count + 1, dtype=path.dtype)[:, None] / count
         parts.append(one + share * (other - one))

@@ -69,7 +69,7 @@ def _unwrapped(mesh: Mesh) -> Mesh:
 
 
 def _texels(mesh: Mesh, side: int) -> tuple[Tensor, Tensor]:
-    """The face [side, side] of every texel, -1 for none, and its weights [side, side, 3]; by rays onto the flat atlas."""
+    """The face [side, side] of every texel (-1: none) and its weights [side, side, 3], by rays onto the flat atlas."""
     assert mesh.uv is not None
     flat = torch.cat([mesh.uv, torch.zeros(len(mesh.uv), 1)], dim=1)
     line = (torch.arange(side) + 0.5) / side

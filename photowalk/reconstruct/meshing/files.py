@@ -1,0 +1,77 @@
+"""A world's meshes in its scene folder: mesh.glb, collision.ply, and scene.json about up, floor and scale."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from photowalk.geometry.cameras import Cameras
+from photowalk.geometry.motions import motion
+from photowalk.reconstruct.fuse import views_with_depth
+from photowalk.reconstruct.gravity import find_ground
+from photowalk.reconstruct.meshing import Meshes, mesh_walk, sound_views
+from photowalk.reconstruct.scale import scale_to as scaled_to
+from photowalk.scene.ground import Ground, write_ground
+from photowalk.scene.mesh_files import write_mesh
+from photowalk.scene.types import Clip, Mesh
+
+
+def mesh_clips(
+    clips: Sequence[Clip],
+    *,
+    scale_from: str,
+    scale_to: str | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+) -> Meshes:
+    """The meshes of a walk whose unit is, as `scale_from` says in words, a metre, unless `scale_to` corrects it."""
+    views = sound_views(views_with_depth(clips))
+    ground = replace(find_ground(views), scale_from=scale_from)
+    return mesh_walk(
+        views, ground=ground if scale_to is None else scaled_to(scale_to, ground, views[0]), on_step=on_step
+    )
+
+
+def write_meshes(folder: Path, meshes: Meshes, first: Cameras) -> None:
+    """Fill `folder`; `first` is the camera [] above the place where a visitor starts."""
+    ground = meshes.ground
+    write_mesh(folder / "mesh.glb", meshes.visual, upright_from_world(first, ground))
+    write_mesh(folder / "collision.ply", meshes.collision)
+    eye = first.centres.double()
+    facts = {
+        "spawn": (eye - float(ground.height(eye)) * ground.up).tolist(),
+        "eye_height": float(ground.height(eye)),
+        "finest_cell": meshes.finest,
+        "cells": meshes.cells,
+        "files": {"visual": "mesh.glb", "collision": "collision.ply"},
+        "visual": _facts(meshes.visual),
+        "collision": _facts(meshes.collision),
+    }
+    write_ground(folder / "scene.json", ground, facts)
+
+
+def upright_from_world(first: Cameras, ground: Ground) -> Tensor:
+    """The similarity [4, 4] to glTF's axes: metres, y up, the first gaze along -z, the first camera's foot at 0."""
+    gaze = first.camera_from_world[2, :3].double()
+    ahead = gaze - (gaze @ ground.up) * ground.up
+    if float(ahead.norm()) < 1e-6:
+        ahead = -first.camera_from_world[1, :3].double()
+        ahead = ahead - (ahead @ ground.up) * ground.up
+    ahead = ahead / ahead.norm()
+    rotation = torch.stack([torch.linalg.cross(ahead, ground.up), ground.up, -ahead])
+    eye = first.centres.double()
+    foot = eye - float(ground.height(eye)) * ground.up
+    return motion(ground.metres_per_unit * rotation, -ground.metres_per_unit * (rotation @ foot))
+
+
+def _facts(mesh: Mesh) -> dict:
+    low, high = mesh.vertices.amin(0), mesh.vertices.amax(0)
+    return {
+        "faces": len(mesh),
+        "vertices": len(mesh.vertices),
+        "invented_faces": int(mesh.invented.sum()),
+        "bounds": [low.tolist(), high.tolist()],
+    }
