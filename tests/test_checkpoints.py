@@ -4,6 +4,7 @@ import json
 import math
 import os
 import pickle
+import random
 import re
 import shutil
 import zlib
@@ -24,10 +25,13 @@ from checkpoint_files import (
 from safetensors.torch import load_file, save_file
 
 from photowalk.checkpoints import namings
+from photowalk.checkpoints.convert import write_weights
+from photowalk.checkpoints.errors import CheckpointError
 from photowalk.checkpoints.importing import import_weights
 from photowalk.checkpoints.load import load, stored_shapes
 from photowalk.checkpoints.names import links
 from photowalk.checkpoints.networks import NETWORKS, Network
+from photowalk.checkpoints.plans import plan_for
 from photowalk.checkpoints.store import find, manifest_of, new_entry, stored
 from photowalk.models.lora import merge_lora
 from photowalk.models.weights import WeightsError
@@ -391,6 +395,38 @@ def test_damaged_bytes_are_refused(store, tmp_path):
     folder = write_distributed(tmp_path / "model", tensors)
     flip(folder / "__0_0.distcp", (folder / "__0_0.distcp").stat().st_size // 2)
     refused(store, folder, "net.", "damaged", "download it again")
+
+
+@pytest.mark.parametrize("form", ["torch", "old torch", "safetensors", "index", "description", "data"])
+def test_whatever_damage_does_to_a_file_is_said_as_such(form, tmp_path):
+    """Random bytes changed: either the numbers come whole or the file is refused, never another error."""
+    tensors, out = published(tiny_network("umt5-xxl"), namings.WAN_UMT5), tmp_path / "out"
+    out.mkdir()
+    if form in ("torch", "old torch"):
+        torch.save(tensors, tmp_path / "a.pth", _use_new_zipfile_serialization=form == "torch")
+        file = checkpoint = tmp_path / "a.pth"
+    elif form == "safetensors":
+        save_file(tensors, tmp_path / "a.safetensors")
+        file = checkpoint = tmp_path / "a.safetensors"
+    elif form == "index":
+        (file,) = write_sharded(tmp_path / "a", tensors).glob("*.json")
+        checkpoint = file
+    else:
+        checkpoint = write_distributed(tmp_path / "a", tensors)
+        file = checkpoint / (".metadata" if form == "description" else "__0_0.distcp")
+    whole, chance, refusals = file.read_bytes(), random.Random(form), 0
+    for _ in range(40):
+        content = bytearray(whole)
+        for _ in range(chance.choice((1, 2, 5))):
+            content[chance.randrange(min(len(content), 6000))] = chance.randrange(256)
+        file.write_bytes(content)
+        try:
+            plan = plan_for((checkpoint,), TINY)
+            if plan is not None:
+                write_weights(plan.portions, out)
+        except CheckpointError:
+            refusals += 1
+    assert refusals > 10
 
 
 def test_a_file_of_something_else_is_refused(store, tmp_path):
