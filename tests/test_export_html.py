@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from browser import browser
-from exports import box, some_contents, walk
+from exports import box, npm_tool, some_contents, walk
 from PIL import Image
 
 from photowalk.export.contents import Contents, level
@@ -201,6 +201,41 @@ def test_replay_goes_where_the_walk_went(page, contents):
     last = np.array(page.evaluate("photowalk.position"))
     x, y, z = contents.cameras.centres[29].tolist()
     assert np.allclose(last, [x, EYE - y, -z], atol=1e-3)
+
+
+def test_a_headset_shows_both_eyes_walks_and_turns(contents, tmp_path):
+    """In a headset that is emulated, as no machine that runs tests wears one."""
+    emulator = npm_tool("iwer", "build/iwer.js")
+    format_of("a.html").write(tmp_path / "a.html", contents)
+    with browser() as opened:
+        tab, errors = opened.new_page(viewport={"width": 400, "height": 200}), []
+        tab.on("pageerror", lambda error: errors.append(str(error)))
+        tab.add_init_script(path=emulator)
+        tab.add_init_script(
+            "globalThis.headset = new IWER.XRDevice(IWER.metaQuest3, { stereoEnabled: true });"
+            "headset.installRuntime({ forceInstall: true });"
+        )
+        tab.goto((tmp_path / "a.html").as_uri())
+        tab.locator("#headset").click()
+        tab.wait_for_function("headset.activeSession")
+        tab.wait_for_timeout(1500)
+        seen = np.asarray(Image.open(io.BytesIO(tab.screenshot())).convert("RGB")) / 255
+        left, right = seen[:, :200], seen[:, 200:]
+        assert min(left.std(), right.std()) > 0.2
+        assert 0.002 < np.abs(left - right).mean() < 0.2  # each eye has a picture of its own of the same place
+        tab.evaluate("headset.controllers.left.updateAxes('thumbstick', 0, -1)")
+        tab.wait_for_function("photowalk.position[2] < -0.2")
+        tab.evaluate("headset.controllers.left.updateAxes('thumbstick', 0, 0)")
+        tab.evaluate("headset.controllers.right.updateAxes('thumbstick', 1, 0)")
+        tab.wait_for_timeout(500)
+        tab.evaluate("headset.controllers.right.updateAxes('thumbstick', 0, 0)")
+        before = position(tab)
+        tab.evaluate("headset.controllers.left.updateAxes('thumbstick', 0, -1)")
+        tab.wait_for_function(f"photowalk.position[0] > {before[0] + 0.1}")  # it goes where the turn points to
+        tab.evaluate("headset.activeSession.end()")
+        tab.wait_for_function("!headset.activeSession")
+        tab.evaluate("photowalk.settled()")  # the page goes on without the headset
+        assert errors == []
 
 
 # ---- without a browser
