@@ -206,9 +206,11 @@ def _routes(studio: Studio) -> APIRouter:
     # ---- files
 
     @router.get("/worlds/{world}/frames/{frame}.jpg", tags=["files"], response_class=Response)
-    def get_frame(user: User, world: Identifier, frame: int) -> Response:
+    def get_frame(user: User, world: Identifier, frame: int, key: str = "") -> Response:
+        """Give the chunk's `key` to have the picture kept by the browser: with another key it is another picture."""
         picture = studio.scenery(user, world).picture(frame)
-        return Response(picture, media_type="image/jpeg", headers={"cache-control": "private, no-cache"})
+        kept = "private, max-age=31536000, immutable" if key else "private, no-cache"
+        return Response(picture, media_type="image/jpeg", headers={"cache-control": kept})
 
     @router.get("/worlds/{world}/files/{name}", tags=["files"], response_class=FileResponse)
     def get_file(user: User, world: Identifier, name: str) -> FileResponse:

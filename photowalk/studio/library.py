@@ -124,7 +124,8 @@ class Library:
         with self._lock:
             if self._summaries.get(folder, (0,))[0] == stamp:
                 return self._summaries[folder][1]
-        facts = World.open(folder).info()
+        world = World.open(folder)
+        facts, entries = world.info(), world.manifest.chunks
         starts = [0]
         for chunk in facts["chunks"]:
             starts.append(starts[-1] + chunk["frames"])
@@ -134,6 +135,7 @@ class Library:
                 index=index,
                 first_frame=starts[index],
                 notes=list(chunk["notes"]),
+                key=entries[index].files["frames.mkv"].sha256[:16],
                 **{name: chunk[name] for name in names},
             )
             for index, chunk in enumerate(facts["chunks"])
@@ -142,7 +144,7 @@ class Library:
             "frames": facts["frames"],
             "height": facts["size"][0],
             "width": facts["size"][1],
-            "chunk_frames": WorldStore(folder).manifest.chunk_frames,
+            "chunk_frames": world.manifest.chunk_frames,
             "fov_deg": facts["cameras"]["fov_deg"],
             "reference_depth": facts["scale"]["reference_depth"],
             "seed": facts["seed"],

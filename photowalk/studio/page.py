@@ -396,15 +396,18 @@ class Page:
     def _keys_changed(self) -> None:
         self._kind.value = _BY_KEYFRAMES
         self._switch_kind()
-        self._key_list.options = tuple(f"Keyframe {i + 1}" for i in range(len(self._keys))) or _NO_KEYS
-        self._key_list.disabled = not self._keys
-        if self._keys:
-            self._key_list.value = f"Keyframe {self._chosen + 1}"
+        self._list_keys()
         self._draw_keys()
         if self._keys:
             self._preview()
         else:
             self._forget_plan()
+
+    def _list_keys(self) -> None:
+        self._key_list.options = tuple(f"Keyframe {i + 1}" for i in range(len(self._keys))) or _NO_KEYS
+        self._key_list.disabled = not self._keys
+        if self._keys:
+            self._key_list.value = f"Keyframe {self._chosen + 1}"
 
     def _draw_keys(self) -> None:
         for mark in self._marks:
@@ -474,6 +477,10 @@ class Page:
                 **request, prompt=prompt or None, seed=int(self._seed.value), steps=_QUALITIES[self._quality.value]
             ),
         )
+        if request["keyframes"]:  # they are walked now; the line stays until the frames are there
+            self._keys, self._chosen = [], -1
+            self._list_keys()
+            self._draw_keys()
 
     def _describe(self) -> None:
         """Everything in the panels that tells of the world."""

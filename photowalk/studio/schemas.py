@@ -98,6 +98,7 @@ class Chunk(Value):
     seed: int
     path: str
     notes: list[str]
+    key: str  # of its frames: another one, other frames
 
 
 class World(Value):

@@ -64,6 +64,10 @@ def create_site(viewer: Viewer) -> APIRouter:
             return
         await viewer.pass_on(browser, user, page, world, drawing == "software")
 
+    @router.get("/scene/{page}/there")
+    def there(user: User, page: str) -> bool:
+        return viewer.page(user, page) is not None
+
     @router.post("/scene/{page}/look", status_code=204)
     def look(user: User, page: str, wish: Look) -> None:
         _page(viewer, user, page).look_at_frame(wish.frame)

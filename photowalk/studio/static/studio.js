@@ -35,6 +35,7 @@ async function trying(action) {
 function toast(text, bad = false) {
   const box = element("div", { className: bad ? "toast bad" : "toast" }, text);
   $("toasts").append(box);
+  while ($("toasts").children.length > 3) $("toasts").firstChild.remove();
   setTimeout(() => box.remove(), bad ? 9000 : 4000);
 }
 
@@ -54,7 +55,8 @@ function confirmed(title, text, yes) {
   });
 }
 
-const frameOf = (world, frame) => `/api/worlds/${world.id}/frames/${frame}.jpg?${world.frames}.${world.fov_deg}`;
+const chunkOf = (world, frame) => world.chunks.findLast((chunk) => chunk.first_frame <= frame);
+const frameOf = (world, frame) => `/api/worlds/${world.id}/frames/${frame}.jpg?key=${chunkOf(world, frame)?.key ?? ""}`;
 const fileOf = (world, name) => `/api/worlds/${world.id}/files/${name}?${world.frames}`;
 const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
 
@@ -136,7 +138,7 @@ function showScene() {
 
 // The viewer shows nothing of use before its page is there.
 async function connected(page, tries) {
-  const there = await fetch(`/scene/${page}/refresh`, { method: "POST" }).then((answer) => answer.ok, () => false);
+  const there = await ask("GET", `/scene/${page}/there`).catch(() => false);
   if (state.page !== page || !state.world?.ready) return;
   if (there || tries === 0) setTimeout(() => { $("making").hidden = true; }, 250);
   else setTimeout(() => connected(page, tries - 1), 150);
@@ -177,8 +179,10 @@ function watchSpeed() {
 
 function showHistory() {
   const world = state.world;
+  const focused = document.activeElement;
   $("undo").disabled = world.chunks.length < 2;
   $("redo").disabled = world.undone === 0;
+  if (focused?.disabled) $("timeline").focus(); // a disabled button takes no keys
   $("timeline").max = world.frames - 1;
   $("play").disabled = world.frames < 2;
   $("chunks").replaceChildren(...world.chunks.map(chunkItem));
@@ -325,9 +329,15 @@ async function compare() {
   };
   $("tree").replaceChildren(node(top));
   const others = family.filter((world) => world !== here);
+  $("pair").hidden = $("both").hidden = others.length === 0;
+  $("alone").hidden = others.length > 0;
   for (const [side, chosen] of [["left", here], ["right", others[0] ?? here]]) {
     $(side).replaceChildren(...family.map((world) => element("option", { value: world.id, selected: world === chosen }, world.title)));
-    $(side).onchange = () => { $(`${side}-video`).src = fileOf(byId.get($(side).value), "walk.mp4"); };
+    $(side).onchange = () => {
+      const world = byId.get($(side).value);
+      $(`${side}-video`).poster = frameOf(world, world.frames - 1);
+      $(`${side}-video`).src = fileOf(world, "walk.mp4");
+    };
     $(side).onchange();
   }
   $("compare").showModal();
