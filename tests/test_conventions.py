@@ -74,3 +74,13 @@ def test_quaternions_are_wxyz():
     quarter = motions.rotation_about(torch.tensor([0.0, 0, 1]), torch.tensor(torch.pi / 2))
     expected = torch.tensor([0.5**0.5, 0, 0, 0.5**0.5])
     assert torch.allclose(motions.quaternion_from_rotation(quarter), expected, atol=1e-6)
+
+
+def test_poses_keep_their_digits_under_autocast():
+    """On machines that multiply bfloat16 the generator runs under autocast, which rounds every matrix product."""
+    cameras = Cameras.from_fov(torch.eye(4).repeat(3, 1, 1), 60.0, 16, 24)
+    cameras.camera_from_world[:, :3, 3] = torch.tensor([0.123456789, 1.23456789, -12.3456789])
+    turned = cameras.relative_to(cameras[0])
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(cameras.centres, -cameras.camera_from_world[:, :3, 3])
+        assert torch.equal(cameras.relative_to(cameras[0]).camera_from_world, turned.camera_from_world)

@@ -75,7 +75,8 @@ class Cameras:
         rotation, translation = self.camera_from_world[..., :3, :3], self.camera_from_world[..., :3, 3:]
         inverse = torch.zeros_like(self.camera_from_world)
         inverse[..., :3, :3] = rotation.mT
-        inverse[..., :3, 3:] = -rotation.mT @ translation
+        with self._all_digits():
+            inverse[..., :3, 3:] = -rotation.mT @ translation
         inverse[..., 3, 3] = 1
         return inverse
 
@@ -127,7 +128,8 @@ class Cameras:
 
     def relative_to(self, reference: Cameras) -> Cameras:
         """The cameras seen from the frame of one `reference` camera: camera_from_reference."""
-        return replace(self, camera_from_world=self.camera_from_world @ reference.world_from_camera)
+        with self._all_digits():
+            return replace(self, camera_from_world=self.camera_from_world @ reference.world_from_camera)
 
     def project(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """World points [*, N, 3] -> pixels [*, N, 2] and z-depth [*, N] (pixels are meaningless where depth <= 0)."""
@@ -148,6 +150,10 @@ class Cameras:
         directions = torch.nn.functional.normalize(self._pixel_rays(pixel_centre), dim=-1)
         rotation = self.world_from_camera[..., :3, :3]
         return self.centres, torch.einsum("...ij,...hwj->...hwi", rotation, directions)
+
+    def _all_digits(self) -> torch.autocast:
+        """Poses are never rounded to the number format that networks may run in."""
+        return torch.autocast(self.intrinsics.device.type, enabled=False)
 
     def _pixel_rays(self, pixel_centre: float) -> Tensor:
         """[*, H, W, 3] camera-space directions with z = 1."""

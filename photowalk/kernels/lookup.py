@@ -127,8 +127,8 @@ def look_up(
     targets, height, width = target_depth.shape
     values = target_depth.new_zeros(targets, images.shape[1], height, width)
     source = target_depth.new_full((targets, height, width), SEEN_BY_NONE, dtype=torch.int32)
-    rotation, translation = target_from_world[:, :3, :3], target_from_world[:, :3, 3:]
-    rays = rotation.mT @ target_intrinsics.inverse()
+    rotation, translation = target_from_world[:, :3, :3].double(), target_from_world[:, :3, 3:].double()
+    rays = rotation.mT @ target_intrinsics.double().inverse()
     centres = -(rotation.mT @ translation)[..., 0]
     arrays = [
         wp.from_torch(target_depth.float().contiguous()),

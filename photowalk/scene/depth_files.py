@@ -10,6 +10,8 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from photowalk.scene.images import Fit
+
 MILLIMETRES = 1000.0  # a metre in the unit of 16-bit depth pictures
 
 
@@ -17,8 +19,8 @@ class DepthError(ValueError):
     """A depth map that cannot be used: the text says which file, why, and what to do."""
 
 
-def read_depth(path: str | Path, height: int, width: int, *, photo_size: tuple[int, int]) -> Tensor:
-    """[height, width] metres along +Z, 0 = unknown, inf = sky, cropped as `read_photo` crops a photo of the upright
+def read_depth(path: str | Path, height: int, width: int, *, photo_size: tuple[int, int], fit: Fit = "crop") -> Tensor:
+    """[height, width] metres along +Z, 0 = unknown, inf = sky, fitted as `read_photo` fits a photo of the upright
     (height, width) `photo_size`.
 
     `.npy` and `.npz` (its array `depth`, or its only one) hold metres, so do floating-point pictures; 16-bit ones hold
@@ -38,7 +40,9 @@ def read_depth(path: str | Path, height: int, width: int, *, photo_size: tuple[i
     depth = torch.where(depth > 0, depth, 0.0)  # NaN compares false
     if not bool(((depth > 0) & depth.isfinite()).any()):
         raise DepthError(f"{path} holds no depth: every value is zero, negative, NaN or infinite")
-    kept_rows, kept_columns = min(rows, columns * height / width), min(columns, rows * width / height)
+    kept_rows, kept_columns = float(rows), float(columns)
+    if fit == "crop":
+        kept_rows, kept_columns = min(rows, columns * height / width), min(columns, rows * width / height)
     at_rows = (rows - kept_rows) / 2 + (torch.arange(height) + 0.5) * kept_rows / height
     at_columns = (columns - kept_columns) / 2 + (torch.arange(width) + 0.5) * kept_columns / width
     return depth[at_rows.long()[:, None], at_columns.long()]

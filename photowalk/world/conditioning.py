@@ -62,15 +62,12 @@ def build_conditioning(
     image: ImageEncoder,
 ) -> tuple[Conditioning, Preview]:
     """One chunk's conditioning (B = 1) and the picture that geometry alone makes of it."""
-    preview = preview_chunk(past.latest, recalled, targets, config.preview)
     slots = (past.first,) * (config.layout.space_frames - len(recalled)) + recalled
     rows, columns = past.latents.shape[-2:]
-    conditioning = Conditioning(
-        history=_history_latents(past, slots, config.layout, codec)[None],
-        warp=_encode_warp(preview, codec)[None],
-        known=_known_mask(preview, (rows, columns), codec, config)[None],
-        rays=_rays(past, slots, targets, config, codec)[None],
-        correspondence=correspondence_features(
+    with torch.autocast(past.latents.device.type, enabled=False):  # poses want all their digits
+        preview = preview_chunk(past.latest, recalled, targets, config.preview)
+        rays = _rays(past, slots, targets, config, codec)
+        correspondence = correspondence_features(
             recalled,
             targets,
             slots=config.layout.space_frames,
@@ -82,7 +79,13 @@ def build_conditioning(
             group=config.preview.warp_group,
             clean=config.preview.reliable_ratio,
             invalid_at_origin=config.preview.invalid_at_origin,
-        )[None],
+        )
+    conditioning = Conditioning(
+        history=_history_latents(past, slots, config.layout, codec)[None],
+        warp=_encode_warp(preview, codec)[None],
+        known=_known_mask(preview, (rows, columns), codec, config)[None],
+        rays=rays[None],
+        correspondence=correspondence[None],
         text=text.encode([prompt]),
         image=image.encode(past.latest.image[None]),
     )

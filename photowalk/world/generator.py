@@ -8,6 +8,7 @@ paths or command lines.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -24,7 +25,9 @@ from photowalk.models.protocols import DetailStage, ImageEncoder, TextEncoder, V
 from photowalk.models.world_transformer import WorldTransformer
 from photowalk.perception.depth import DepthEstimator
 from photowalk.scene.images import quantise
+from photowalk.scene.posed_pictures import PosedPicture
 from photowalk.scene.types import Clip, View
+from photowalk.scene.warping import composite
 from photowalk.world.conditioning import ConditioningConfig, Past, build_conditioning, priming_frames
 from photowalk.world.placement import Placement
 from photowalk.world.preview import Preview
@@ -66,6 +69,7 @@ class Generator:
         focal_px: float | None = None,
         depth: Tensor | None = None,  # [H, W] along +Z, 0 = unknown, inf = sky; estimated when not given
         camera: Cameras | None = None,  # []; the world's origin when not given, with the focal length
+        pictures: Sequence[PosedPicture] = (),  # more of the place, posed in the photo's camera, to be remembered
         prompt: str = "",
         seed: int = 0,
     ) -> WorldState:
@@ -82,8 +86,10 @@ class Generator:
             still = (photo * 2 - 1)[None, :, None].expand(-1, -1, frames, -1, -1)
             latents, encoder = self.codec.encode(still, {})
             _, decoder = self.codec.decode(latents, {})
-        clip = Clip(photo[None], camera[None], self._kept_depth(depth)[None], prompt)
-        chunk = Chunk(clip, latents[0].float(), prompt, seed, encoder=encoder, decoder=decoder)
+            depth = self._kept_depth(depth)
+            views = self._seed_views(View(photo, depth, camera, 0), pictures)
+        clip = Clip(photo[None], camera[None], depth[None], prompt)
+        chunk = Chunk(clip, latents[0].float(), prompt, seed, encoder=encoder, decoder=decoder, views=views)
         return WorldState.from_chunks([chunk], self.config.memory)
 
     @torch.inference_mode()
@@ -147,6 +153,18 @@ class Generator:
             renoise=lambda done, sample: numpy_noise(seed + 7919 * done, sample.shape).to(sample),
         )
 
+    def _seed_views(self, photo: View, pictures: Sequence[PosedPicture]) -> tuple[View, ...]:
+        """Pictures without depth get it, at the scale of the photo's."""
+        views = []
+        for index, picture in enumerate(pictures):
+            image, depth = self._kept(picture.image.to(photo.image)), picture.depth
+            camera = _placed(picture.camera.to(image.device), photo.camera)
+            if depth is None:
+                known = composite([photo], camera[None]).depth
+                depth = self.depth.estimate_frames(image[None], camera[None], known)[0]
+            views.append(View(image, self._kept_depth(depth.to(image)), camera, -1 - index))
+        return tuple(views)
+
     def _negative_text(self, prompt: str | None) -> Tensor:
         if prompt is None and self.negative is not None:
             return self.negative
@@ -176,6 +194,12 @@ class Generator:
         depth = torch.zeros_like(preview.depth)
         depth[picked] = self.depth.estimate_frames(video[picked], cameras[picked], preview.depth[picked])
         return depth
+
+
+def _placed(camera: Cameras, photo: Cameras) -> Cameras:
+    """A camera that is known as seen from the photo's, in the world."""
+    pose = camera.camera_from_world.double() @ photo.camera_from_world.double()  # autocast leaves float64 alone
+    return replace(camera, camera_from_world=pose.to(camera.camera_from_world))
 
 
 def _photo_camera(photo: Tensor, focal_px: float) -> Cameras:

@@ -86,10 +86,10 @@ class World:
         `size` is (height, width), by default the preset's; `depth` a file of metres along +Z and `fov_deg` the
         horizontal field of view, both estimated when not given. `captions`, by frame, `negative_prompt` and `captioner`
         are those of the walk, see `Wording`. `depth_model` is one of transformers, by name or folder, instead of the
-        preset's; `views` a transforms.json of further pictures of the place. `legacy` does as the published programs do where we do otherwise: the photo is squashed to the size,
-        paths are theirs (`geometry/published_paths.py`), and so they are when the world is extended. On a bad
-        input nothing is written. A world that was
-        made by the same call is continued if it was interrupted, and left alone if it was not.
+        preset's; `views` a transforms.json of further pictures of the place. `legacy` does as the published programs do
+        where we do otherwise: the photo is squashed to the size, paths are theirs (`geometry/published_paths.py`), and
+        so they are when the world is extended. On a bad input nothing is written. A world that was made by the same
+        call is continued if it was interrupted, and left alone if it was not.
         Raises PhotoError, DepthError, PathError, WorldError.
         """
         preset = load_preset(preset) if isinstance(preset, str) else preset

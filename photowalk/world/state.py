@@ -30,6 +30,7 @@ class Chunk:
     notes: tuple[str, ...] = ()  # what was decided about the path, in words
     encoder: StreamState = field(default_factory=dict)  # of the codec, after this chunk
     decoder: StreamState = field(default_factory=dict)
+    views: tuple[View, ...] = ()  # with the photo: further pictures of the place, frames -1, -2, ...
 
     @property
     def depth_frames(self) -> Tensor:
@@ -56,7 +57,7 @@ class WorldState:
             raise ValueError(f"a world's first chunk wants the photo alone, got {len(photo.clip)} frames")
         photo = _dense(photo)
         first = _view(photo, 0, 0)
-        state = cls((photo,), memory.remember(_views(photo, 0)), first, first)
+        state = cls((photo,), memory.remember([*_views(photo, 0), *photo.views]), first, first)
         for chunk in later:
             state = state.append(chunk)
         return state

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -28,7 +28,7 @@ from photowalk.geometry.cameras import Cameras
 from photowalk.memory.spatial_memory import EMPTY_MEMORY, SpatialMemory
 from photowalk.models.protocols import StreamState
 from photowalk.scene.images import from_bytes, to_bytes, write_png
-from photowalk.scene.types import Clip
+from photowalk.scene.types import Clip, View
 from photowalk.scene.videos import read_lossless, write_lossless, write_mp4
 from photowalk.world.state import Chunk, WorldState
 
@@ -385,6 +385,8 @@ def _write_chunk(world: Path, index: int, chunk: Chunk) -> ChunkEntry:
         _write_tensors(partial / "latents.safetensors", {"latents": chunk.latents})
         _write_tensors(partial / "encoder.safetensors", chunk.encoder)
         _write_tensors(partial / "decoder.safetensors", chunk.decoder)
+        if chunk.views:
+            _write_tensors(partial / "views.safetensors", _view_tensors(chunk.views))
         _write_bytes(partial / "chunk.json", json.dumps(description, indent=1, ensure_ascii=False).encode())
         files = {file.name: StoredFile(file.stat().st_size, _sha256(file)) for file in sorted(partial.iterdir())}
         _sync_folder(partial)
@@ -414,7 +416,23 @@ def _read_chunk(folder: Path, entry: ChunkEntry, manifest: Manifest, device: tor
         entry.notes,
         encoder=_read_stream(folder / "encoder.safetensors", device) if streams else {},
         decoder=_read_stream(folder / "decoder.safetensors", device) if streams else {},
+        views=_read_views(folder / "views.safetensors", manifest, device) if "views.safetensors" in entry.files else (),
     )
+
+
+def _view_tensors(views: Sequence[View]) -> dict[str, Tensor]:
+    return {
+        "images": to_bytes(torch.stack([view.image for view in views])),
+        "depth": torch.stack([view.depth for view in views]).half(),
+        "camera_from_world": torch.stack([view.camera.camera_from_world for view in views]),
+        "intrinsics": torch.stack([view.camera.intrinsics for view in views]),
+    }
+
+
+def _read_views(file: Path, manifest: Manifest, device: torch.device) -> tuple[View, ...]:
+    stored, cameras = _read_stream(file, device), _read_cameras(file, manifest).to(device)
+    pictures = zip(from_bytes(stored["images"]), stored["depth"].float(), cameras, strict=True)
+    return tuple(View(*picture, frame=-1 - index) for index, picture in enumerate(pictures))
 
 
 def _read_stream(file: Path, device: torch.device) -> StreamState:
