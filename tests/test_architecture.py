@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "presets": _BELOW_WORLD | {"world", "checkpoints"},
     "world.session": _BELOW_WORLD | {"world", "presets", "reconstruct", "export"},
     "reconstruct": _BELOW_SCENE | {"scene", "models", "perception"},
+    "simulate": _BELOW_SCENE | {"scene", "world"},
     "export": _BELOW_SCENE | {"scene", "models", "perception"},
     "synthetic": _BELOW_SCENE | {"scene", "data"},
     "data": _BELOW_SCENE | {"scene"},

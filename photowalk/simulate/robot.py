@@ -1,0 +1,114 @@
+"""A robot on two driven wheels, and balls that fall, in MuJoCo on a height field."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+
+from photowalk.simulate.terrain import Terrain
+
+RADIUS = 0.16  # metres: the robot, seen from above
+BALL = 0.06
+DROP = 0.4  # metres above the ground from which balls fall
+WHEEL, TRACK = 0.06, 0.11  # radius of the wheels, and how far they are off the middle
+CHASSIS = (0.12, 0.07, 0.03)  # half extents
+SPEED, TURN = 0.6, 2.5  # metres and radians a second at most
+AHEAD = 0.25  # metres along the route that it steers to
+ARRIVED = 0.12  # metres from the route's end
+PATIENCE = 5.0  # seconds without progress after which it is stuck
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One frame of the simulation. Metres, z up."""
+
+    seconds: float
+    robot: np.ndarray  # [4, 4] world_from_robot: x ahead, z up
+    balls: np.ndarray  # [N, 3]
+    to_go: float  # metres of the route
+
+
+def drive(terrain: Terrain, route: np.ndarray, balls: np.ndarray, *, seconds: float, fps: float) -> Iterator[Moment]:
+    """The robot follows the route [P, 2] while balls fall on the points [N, 2]. It ends where it arrives, is stuck or
+    has fallen, but not before the balls had time to fall, and after `seconds` at the latest."""
+    model = mujoco.MjModel.from_xml_string(_description(terrain, route, balls))
+    lowest, highest = float(terrain.height.min()), float(terrain.height.max())
+    model.hfield_data[:] = ((terrain.height.T - lowest) / max(highest - lowest, 1e-6)).ravel()
+    data = mujoco.MjData(model)
+    robot = model.body("robot").id
+    of_balls = [model.body(f"ball{i}").id for i in range(len(balls))]
+    steps = max(1, round(1 / fps / model.opt.timestep))
+    along = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(route, axis=0), axis=1))])
+    done, nearest, at = 0.0, 0, 0.0
+    while data.time < seconds:
+        for _ in range(steps):
+            window = slice(nearest, int(np.searchsorted(along, along[nearest] + 1.0)) + 1)
+            nearest += int(np.linalg.norm(route[window] - data.xpos[robot][:2], axis=1).argmin())
+            target = route[min(int(np.searchsorted(along, along[nearest] + AHEAD)), len(route) - 1)]
+            data.ctrl[:] = _steer(data.xpos[robot], data.xmat[robot].reshape(3, 3), target)
+            mujoco.mj_step(model, data)
+        pose = np.eye(4)
+        pose[:3, :3], pose[:3, 3] = data.xmat[robot].reshape(3, 3), data.xpos[robot]
+        if along[nearest] > done + 0.02:
+            done, at = float(along[nearest]), float(data.time)
+        yield Moment(
+            float(data.time), pose, data.xpos[of_balls].reshape(-1, 3).copy(), float(along[-1] - along[nearest])
+        )
+        arrived = np.linalg.norm(route[-1] - pose[:2, 3]) < ARRIVED
+        if data.time > 2 and (arrived or data.time - at > PATIENCE or pose[2, 3] < lowest + 0.5):
+            return
+
+
+def _steer(position: np.ndarray, axes: np.ndarray, target: np.ndarray) -> tuple[float, float]:
+    """Speeds of the left and the right wheel, radians a second."""
+    to, heading = target - position[:2], axes[:2, 0]
+    error = float(np.arctan2(heading[0] * to[1] - heading[1] * to[0], heading @ to))
+    speed, turn = SPEED * max(0.0, float(np.cos(error))), float(np.clip(4 * error, -TURN, TURN))
+    return (speed - turn * TRACK) / WHEEL, (speed + turn * TRACK) / WHEEL
+
+
+def _description(terrain: Terrain, route: np.ndarray, balls: np.ndarray) -> str:
+    """The scene in MuJoCo's own language. Casters slide, so that the two wheels alone steer."""
+    half = (np.array(terrain.height.shape) - 1) * terrain.side / 2
+    middle = terrain.origin + np.array(terrain.height.shape) * terrain.side / 2
+    low, high = float(terrain.height.min()), float(terrain.height.max())
+    columns, rows = terrain.height.shape
+    ahead = route[min(len(route) - 1, 8)] - route[0]
+    yaw = float(np.arctan2(ahead[1], ahead[0]))
+    x, y, z = CHASSIS
+    start = _lifted(terrain, route[0], 0.03 + WHEEL)
+    wheels = "".join(
+        f'<body pos="0 {side * TRACK} 0"><joint name="{name}" axis="0 1 0" damping="0.001"/>'
+        f'<geom type="cylinder" size="{WHEEL} 0.015" euler="90 0 0" mass="0.2" friction="1.2 0.01 0.001"/></body>'
+        for name, side in (("left", 1), ("right", -1))
+    )
+    casters = "".join(
+        f'<geom type="sphere" size="0.03" pos="{place} 0 {0.032 - WHEEL}" mass="0.05" friction="0.02 0.001 0.001"/>'
+        for place in (-0.09, 0.09)
+    )
+    falling = "".join(
+        f'<body name="ball{i}" pos="{_lifted(terrain, ball, DROP)}"><freejoint/>'
+        f'<geom type="sphere" size="{BALL}" mass="0.1" condim="6" friction="0.8 0.01 0.01"/></body>'
+        for i, ball in enumerate(balls)
+    )
+    return f"""<mujoco>
+      <option timestep="0.004" integrator="implicitfast"/>
+      <asset><hfield name="ground" nrow="{rows}" ncol="{columns}"
+        size="{half[0]} {half[1]} {max(high - low, 1e-6)} 0.5"/></asset>
+      <worldbody>
+        <geom type="hfield" hfield="ground" pos="{middle[0]} {middle[1]} {low}" friction="1 0.01 0.001"/>
+        <body name="robot" pos="{start}" euler="0 0 {np.degrees(yaw)}"><freejoint/>
+          <geom type="box" size="{x} {y} {z}" pos="0 0 0.02" mass="2"/>{wheels}{casters}</body>
+        {falling}
+      </worldbody>
+      <actuator><velocity joint="left" kv="0.5" forcerange="-2 2"/><velocity joint="right" kv="0.5" forcerange="-2 2"/>
+      </actuator></mujoco>"""
+
+
+def _lifted(terrain: Terrain, point: np.ndarray, above: float) -> str:
+    """A point [2] as x y z, `above` what the map has there."""
+    x, y = terrain.place(point[None])[0]
+    return f"{point[0]} {point[1]} {terrain.height[x, y] + above}"

@@ -1,0 +1,67 @@
+"""Where a robot should drive: along the walk while there is floor, and on to where there is more of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import dijkstra
+
+from photowalk.simulate.terrain import Terrain
+
+_AWAY, _INVENTED = 0.5, 1.0  # detour that a metre away from the walk, or invented floor, is worth
+
+
+@dataclass(frozen=True)
+class Route:
+    points: np.ndarray  # [P, 2] metres, from where the robot starts
+    area: float  # square metres of free floor that can be reached from there
+
+
+def plan_route(terrain: Terrain, path: np.ndarray, radius: float, wanted: float) -> Route:
+    """A route of `wanted` metres for a robot of `radius`, or as far as free floor goes. path [F, 2]: the walk.
+
+    Raises ValueError if there is no free floor within a metre of the walk.
+    """
+    free = terrain.free(radius)
+    number = np.where(free, np.cumsum(free).reshape(free.shape) - 1, -1)
+    places = np.argwhere(free)
+    if len(places) == 0:
+        raise ValueError("there is no free floor on this mesh for a robot to stand on")
+    points = terrain.point(places)
+    off = np.linalg.norm(points[:, None] - path[None, :: max(1, len(path) // 40)], axis=2).min(1)
+    start = int(np.linalg.norm(points - path[0], axis=1).argmin())
+    if np.linalg.norm(points[start] - path[0]) > 1:
+        start = int(off.argmin())
+        if off[start] > 1:
+            raise ValueError("there is no free floor within a metre of the walk for a robot to stand on")
+    pairs = [
+        (number[:-1], number[1:], 1.0),
+        (number[:, :-1], number[:, 1:], 1.0),
+        (number[:-1, :-1], number[1:, 1:], math.sqrt(2)),
+        (number[:-1, 1:], number[1:, :-1], math.sqrt(2)),
+    ]
+    both = [(a >= 0) & (b >= 0) for a, b, _ in pairs]
+    one = np.concatenate([a[linked] for (a, _, _), linked in zip(pairs, both)])
+    other = np.concatenate([b[linked] for (_, b, _), linked in zip(pairs, both)])
+    length = np.concatenate(
+        [np.full(int(linked.sum()), step * terrain.side) for (*_, step), linked in zip(pairs, both)]
+    )
+    dear = 1 + np.minimum(_AWAY * off, 2) + _INVENTED * terrain.invented[free]
+
+    def shortest(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        graph = coo_matrix((lengths, (one, other)), shape=(len(places),) * 2).tocsr()
+        return dijkstra(graph, directed=False, indices=start, return_predecessors=True)
+
+    away, _ = shortest(length)
+    cost, before = shortest(length * (dear[one] + dear[other]) / 2)
+    reached = np.isfinite(away)
+    far = reached & (away >= wanted)
+    goal = int(np.where(far, cost, np.inf).argmin() if far.any() else np.where(reached, away, -1).argmax())
+    chain = [goal]
+    while before[chain[-1]] >= 0:
+        chain.append(int(before[chain[-1]]))
+    area = float(reached.sum()) * terrain.side**2
+    return Route(points[chain[::-1]], area)
