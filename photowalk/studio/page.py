@@ -23,7 +23,7 @@ from photowalk.geometry.cameras import Cameras
 from photowalk.memory.spatial_memory import SpatialMemory
 from photowalk.studio import planning, schemas
 from photowalk.studio.scenery import Scenery
-from photowalk.studio.service import Studio
+from photowalk.studio.service import EXPORTS, Studio
 from photowalk.studio.stage import SOFTWARE, Budget, Stage
 
 BRAND, QUIET = (86, 132, 255), (58, 64, 77)
@@ -233,9 +233,10 @@ class Page:
         )
         self._splat_text = gui.add_html("")
         with gui.add_folder("Make a file"):
-            self._format = gui.add_dropdown("Format", tuple(self._studio.me(self._user).export_endings))
+            formats = {f"{ending[1:]}: {what}": ending for ending, what in EXPORTS.items()}
+            self._format = gui.add_dropdown("Format", tuple(formats))
             gui.add_button("Make it", color=QUIET, icon=viser.Icon.FILE_EXPORT).on_click(
-                self._does(lambda: self._studio.export(self._user, self._world, self._format.value))
+                self._does(lambda: self._studio.export(self._user, self._world, formats[self._format.value]))
             )
         with gui.add_folder("Download"):
             self._downloads = gui.add_html("")

@@ -141,7 +141,7 @@ class Me(Value):
     preset: str
     licence: str
     path_presets: list[str]
-    export_endings: list[str]
+    exports: dict[str, str]  # by ending, what they hold
     max_upload_bytes: int
     max_chunks: int
 
@@ -220,4 +220,4 @@ class TitleRequest(Value):
 
 
 class ExportRequest(Value):
-    ending: Annotated[str, Field(pattern=r"^\.[a-z0-9]{2,6}$")]
+    ending: Annotated[str, Field(pattern=r"^(\.[a-z0-9]{2,8}){1,2}$")]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from photowalk.export.formats import FORMATS
 from photowalk.geometry import path_files, paths
 from photowalk.geometry.cameras import Cameras
 from photowalk.presets import NANO_LAYOUT, load_preset
@@ -23,7 +24,11 @@ from photowalk.studio.worker import LoadPreset
 from photowalk.world.session import World
 
 MAX_WORLDS = 200  # of one user
-EXPORTS = (".ply", ".mp4", ".npz", ".json")
+EXPORTS = {
+    ".mp4": "the walk",
+    **{known.ending: known.what for known in FORMATS if known.ending != ".colmap"},  # which is a folder
+}
+_SHOW_THE_SCENE = {known.ending for known in FORMATS if known.scene}
 _MAX_KEYFRAMES = 60  # that a path file becomes in the plan
 
 
@@ -49,7 +54,7 @@ class Studio:
             preset=self.preset,
             licence=self._preset.licence,
             path_presets=list(paths.PRESETS),
-            export_endings=list(EXPORTS),
+            exports=EXPORTS,
             max_upload_bytes=MAX_UPLOAD_BYTES,
             max_chunks=planning.MAX_CHUNKS,
         )
@@ -174,7 +179,9 @@ class Studio:
         return self.queue.submit(user, world, schemas.Reconstruct())
 
     def export(self, user: str, world: str, ending: str) -> schemas.Job:
-        self._folder(user, world)
+        summary = self.ready(user, world)
+        if ending in _SHOW_THE_SCENE and not summary.scene_frames:
+            raise ConflictError(f"{ending} shows what was reconstructed; make splats first")
         if ending not in EXPORTS:
             raise StudioError(f"'{ending}' is no known format; known endings: {', '.join(EXPORTS)}")
         return self.queue.submit(user, world, schemas.Export(ending=ending))
