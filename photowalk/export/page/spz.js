@@ -1,10 +1,18 @@
 // Reads .spz version 3 (github.com/nianticlabs/spz): gzip around columns of fixed-point and 8-bit numbers.
 
+const SLICE = 1 << 20; // letters of base64 that are decoded at once; a data: URL of the whole would be too long for some
+
 async function unpacked(id) {
   const text = document.getElementById(id).textContent.trim();
   document.getElementById(id).remove();
-  const packed = await fetch("data:application/octet-stream;base64," + text);
-  return new Uint8Array(await new Response(packed.body.pipeThrough(new DecompressionStream("gzip"))).arrayBuffer());
+  let at = 0;
+  const packed = new ReadableStream({
+    pull(stream) {
+      if (at >= text.length) return stream.close();
+      stream.enqueue(Uint8Array.from(atob(text.slice(at, (at += SLICE))), (letter) => letter.charCodeAt(0)));
+    },
+  });
+  return new Uint8Array(await new Response(packed.pipeThrough(new DecompressionStream("gzip"))).arrayBuffer());
 }
 
 // -> centres [3 N] for the sorter, and 12 words a splat for the texture: centre, rgba in a word, covariance
