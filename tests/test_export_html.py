@@ -62,19 +62,24 @@ def contents():
 
 
 @pytest.fixture(scope="module")
-def page(contents, tmp_path_factory):
+def opened():
+    with browser() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def page(opened, contents, tmp_path_factory):
     file = tmp_path_factory.mktemp("pages") / "Über die Küche.html"
     format_of(file).write(file, contents)
-    with browser() as opened:
-        context = opened.new_context(viewport={"width": WIDTH, "height": HEIGHT}, offline=True, has_touch=True)
-        tab, requests, errors = context.new_page(), [], []
-        tab.on("request", lambda request: requests.append(request.url))
-        tab.on("pageerror", lambda error: errors.append(str(error)))
-        tab.goto(file.as_uri())
-        tab.wait_for_function("document.getElementById('loading').hidden")
-        yield tab
-        assert errors == []
-        assert [url for url in requests if not url.startswith(("file:", "data:", "blob:"))] == []
+    context = opened.new_context(viewport={"width": WIDTH, "height": HEIGHT}, offline=True, has_touch=True)
+    tab, requests, errors = context.new_page(), [], []
+    tab.on("request", lambda request: requests.append(request.url))
+    tab.on("pageerror", lambda error: errors.append(str(error)))
+    tab.goto(file.as_uri())
+    tab.wait_for_function("document.getElementById('loading').hidden")
+    yield tab
+    assert errors == []
+    assert [url for url in requests if not url.startswith(("file:", "blob:"))] == []
 
 
 def picture(page, frame):
@@ -203,39 +208,38 @@ def test_replay_goes_where_the_walk_went(page, contents):
     assert np.allclose(last, [x, EYE - y, -z], atol=1e-3)
 
 
-def test_a_headset_shows_both_eyes_walks_and_turns(contents, tmp_path):
+def test_a_headset_shows_both_eyes_walks_and_turns(opened, contents, tmp_path):
     """In a headset that is emulated, as no machine that runs tests wears one."""
     emulator = npm_tool("iwer", "build/iwer.js")
     format_of("a.html").write(tmp_path / "a.html", contents)
-    with browser() as opened:
-        tab, errors = opened.new_page(viewport={"width": 400, "height": 200}), []
-        tab.on("pageerror", lambda error: errors.append(str(error)))
-        tab.add_init_script(path=emulator)
-        tab.add_init_script(
-            "globalThis.headset = new IWER.XRDevice(IWER.metaQuest3, { stereoEnabled: true });"
-            "headset.installRuntime({ forceInstall: true });"
-        )
-        tab.goto((tmp_path / "a.html").as_uri())
-        tab.locator("#headset").click()
-        tab.wait_for_function("headset.activeSession")
-        tab.wait_for_timeout(1500)
-        seen = np.asarray(Image.open(io.BytesIO(tab.screenshot())).convert("RGB")) / 255
-        left, right = seen[:, :200], seen[:, 200:]
-        assert min(left.std(), right.std()) > 0.2
-        assert 0.002 < np.abs(left - right).mean() < 0.2  # each eye has a picture of its own of the same place
-        tab.evaluate("headset.controllers.left.updateAxes('thumbstick', 0, -1)")
-        tab.wait_for_function("photowalk.position[2] < -0.2")
-        tab.evaluate("headset.controllers.left.updateAxes('thumbstick', 0, 0)")
-        tab.evaluate("headset.controllers.right.updateAxes('thumbstick', 1, 0)")
-        tab.wait_for_timeout(500)
-        tab.evaluate("headset.controllers.right.updateAxes('thumbstick', 0, 0)")
-        before = position(tab)
-        tab.evaluate("headset.controllers.left.updateAxes('thumbstick', 0, -1)")
-        tab.wait_for_function(f"photowalk.position[0] > {before[0] + 0.1}")  # it goes where the turn points to
-        tab.evaluate("headset.activeSession.end()")
-        tab.wait_for_function("!headset.activeSession")
-        tab.evaluate("photowalk.settled()")  # the page goes on without the headset
-        assert errors == []
+    tab, errors = opened.new_page(viewport={"width": 400, "height": 200}), []
+    tab.on("pageerror", lambda error: errors.append(str(error)))
+    tab.add_init_script(path=emulator)
+    tab.add_init_script(
+        "globalThis.headset = new IWER.XRDevice(IWER.metaQuest3, { stereoEnabled: true });"
+        "headset.installRuntime({ forceInstall: true });"
+    )
+    tab.goto((tmp_path / "a.html").as_uri())
+    tab.locator("#headset").click()
+    tab.wait_for_function("headset.activeSession")
+    tab.wait_for_timeout(1500)
+    seen = np.asarray(Image.open(io.BytesIO(tab.screenshot())).convert("RGB")) / 255
+    left, right = seen[:, :200], seen[:, 200:]
+    assert min(left.std(), right.std()) > 0.2
+    assert 0.002 < np.abs(left - right).mean() < 0.2  # each eye has a picture of its own of the same place
+    tab.evaluate("headset.controllers.left.updateAxes('thumbstick', 0, -1)")
+    tab.wait_for_function("photowalk.position[2] < -0.2")
+    tab.evaluate("headset.controllers.left.updateAxes('thumbstick', 0, 0)")
+    tab.evaluate("headset.controllers.right.updateAxes('thumbstick', 1, 0)")
+    tab.wait_for_timeout(500)
+    tab.evaluate("headset.controllers.right.updateAxes('thumbstick', 0, 0)")
+    before = position(tab)
+    tab.evaluate("headset.controllers.left.updateAxes('thumbstick', 0, -1)")
+    tab.wait_for_function(f"photowalk.position[0] > {before[0] + 0.1}")  # it goes where the turn points to
+    tab.evaluate("headset.activeSession.end()")
+    tab.wait_for_function("!headset.activeSession")
+    tab.evaluate("photowalk.settled()")  # the page goes on without the headset
+    assert errors == []
 
 
 # ---- without a browser
