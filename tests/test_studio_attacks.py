@@ -22,6 +22,7 @@ from photowalk.studio.access import Access, choose_access
 from photowalk.studio.api import create_app
 from photowalk.studio.client import Client, RefusedError
 from photowalk.studio.service import Studio
+from photowalk.studio.viewer import Viewer
 from photowalk.world.store import WorldStore
 
 TOKENS = {"ann": "token-of-ann", "bob": "token-of-bob"}
@@ -90,6 +91,14 @@ def test_a_studio_without_tokens_answers_its_own_pages_only(studio):
     assert http.post("/api/jobs/0123456789abcdef/cancel", headers=foreign).status_code == 403
     own = {"origin": "http://localhost:8008"}
     assert http.post("/api/jobs/0123456789abcdef/cancel", headers=own).status_code == 404
+
+
+def test_the_viewer_opens_no_public_tunnel(studio):
+    viewer = Viewer(studio)
+    try:
+        assert viewer._server.request_share_url() is None
+    finally:
+        viewer.close()
 
 
 # ---- paths

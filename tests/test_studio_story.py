@@ -44,11 +44,18 @@ LONG = "right 60deg in 240 frames" if NANO else f"right 30deg in {20 * CHUNK_FRA
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory):
+def served(tmp_path_factory):
+    """A studio's address, and its viewer."""
     root = tmp_path_factory.mktemp("studio")
     studio = Studio(root) if NANO else Studio(root, load_tiny, "tiny", threads=1)
-    with serving(create_studio_app(studio, Access({"ann": "token-of-ann"})), studio) as address:
-        yield address
+    app = create_studio_app(studio, Access({"ann": "token-of-ann"}))
+    with serving(app, studio) as address:
+        yield address, app.state.viewer
+
+
+@pytest.fixture(scope="module")
+def address(served):
+    return served[0]
 
 
 @pytest.fixture(scope="module")
@@ -291,6 +298,15 @@ def test_the_keyboard_is_enough(chromium, address):
         visit.picture("branched")
 
 
+def test_the_viewer_shows_nothing_to_those_who_come_past_the_studio(chromium, served):
+    _, viewer = served
+    page = chromium.new_page()
+    page.goto(f"http://127.0.0.1:{viewer._server.get_port()}/?user=ann&page=p&world=w&software=0&key=guess")
+    page.get_by_text("Open the link that the studio printed").wait_for()
+    assert page.get_by_role("tab").count() == 0
+    page.close()
+
+
 def test_without_a_token_nothing_is_shown(chromium, address):
     page = chromium.new_page()
     assert page.goto(address).status == 401
@@ -345,10 +361,11 @@ def _drag_gizmo(visit) -> None:
     picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     handle = _pixel_of(picture, box)
     page.mouse.move(*handle)
+    page.wait_for_timeout(400)  # for the viewer to draw the handle as taken
     page.mouse.down()
-    for step in range(8):
-        page.mouse.move(handle[0] + 4 * step, handle[1] + 6 * step)
-        page.wait_for_timeout(40)
+    for step in range(10):
+        page.mouse.move(handle[0] + 5 * step, handle[1] + 2 * step)
+        page.wait_for_timeout(80)
     page.mouse.up()
 
 

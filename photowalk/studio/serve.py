@@ -34,7 +34,7 @@ class Address:
 def create_studio_app(studio: Studio, access: Access) -> FastAPI:
     """The HTTP API and the pages."""
     app = create_app(studio, access)
-    viewer = Viewer(studio)
+    app.state.viewer = viewer = Viewer(studio)
     app.include_router(create_site(viewer))
     inner = app.router.lifespan_context
 

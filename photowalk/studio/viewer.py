@@ -34,6 +34,8 @@ class Viewer:
         self._lock = threading.Lock()
         with contextlib.redirect_stdout(io.StringIO()):  # it prints an address that is of no use to anybody
             self._server = viser.ViserServer(host="127.0.0.1", port=_free_port(), verbose=False)
+        # viser opens a public tunnel through somebody else's machine for whoever asks over its socket; nobody may here
+        self._server.request_share_url = lambda verbose=True: None
         self._server.scene.set_up_direction("-y")
         self._server.on_client_connect(self._connected)
         self._server.on_client_disconnect(self._disconnected)
