@@ -73,8 +73,9 @@ def write_weights(portions: Iterable[Portion], folder: Path, on_step: OnStep | N
             for piece in _file_contents(shard):
                 file.write(piece)
                 digest.update(piece)
+                done += len(piece)
+                del piece  # it may be all of a large tensor
                 if on_step:
-                    done += len(piece)
                     on_step(min(done, total), total)
             file.flush()
             os.fsync(file.fileno())
@@ -105,9 +106,14 @@ def _file_contents(portions: list[Portion]) -> Iterable[bytes | memoryview]:
     yield len(text).to_bytes(8, "little")
     yield text
     for portion in portions:
-        tensors = portion.read()
-        for name, (shape, dtype) in portion.tensors.items():
-            yield _bytes_of(name, tensors[name].to(dtype), shape)
+        yield from _numbers(portion)
+
+
+def _numbers(portion: Portion) -> Iterable[memoryview]:
+    """A generator of its own, so that nothing of a portion is held when the next one is read."""
+    tensors = dict(portion.read())
+    for name, (shape, dtype) in portion.tensors.items():
+        yield _bytes_of(name, tensors.pop(name).to(dtype), shape)
 
 
 def _bytes_of(name: str, tensor: Tensor, shape: Shape) -> memoryview:

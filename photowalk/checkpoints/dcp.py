@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.metadata import BytesStorageMetadata, Metadata, StorageMeta
 
-from photowalk.checkpoints.archives import check_archive
+from photowalk.checkpoints.archives import compare_checksums, is_archive
 from photowalk.checkpoints.errors import CheckpointError
 
 METADATA = ".metadata"
@@ -100,9 +100,7 @@ class DistributedCheckpoint:
 
     def read(self, name: str) -> Tensor:
         for piece in self._pieces[name]:
-            with piece.file.open("rb") as file:
-                file.seek(piece.begin)
-                check_archive(BytesIO(file.read(piece.size)), f"{name} in {piece.file}")
+            _compare(piece, name)
         shape, dtype = self.tensors[name]
         state = {name: torch.empty(shape, dtype=dtype)}
         try:
@@ -111,6 +109,15 @@ class DistributedCheckpoint:
         except (Exception, CheckpointException) as error:  # the latter is none of the former
             raise CheckpointError(f"{name} cannot be read; the checkpoint is damaged, download it again") from error
         return state[name]
+
+
+def _compare(piece: _Piece, name: str) -> None:
+    """A function of its own, so that the bytes are gone before the tensor is made of them."""
+    with piece.file.open("rb") as file:
+        file.seek(piece.begin)
+        content, what = BytesIO(file.read(piece.size)), f"{name} in {piece.file}"
+    if is_archive(content, what):
+        compare_checksums(content, what)
 
 
 def _description(folder: Path) -> Metadata:

@@ -32,11 +32,11 @@ def checkpoints_in(paths: Sequence[Path]) -> list[tuple[Path, ...]]:
 
 
 def _folders(path: Path) -> Iterator[Path]:
-    """The folder and those within it, but for hidden ones and what is inside a distributed checkpoint."""
+    """The folder and those within it, but for links, hidden ones and what is inside a distributed checkpoint."""
     yield path
     if not is_distributed(path):
         for folder in sorted(path.iterdir()):
-            if folder.is_dir() and not folder.name.startswith("."):
+            if folder.is_dir() and not folder.is_symlink() and not folder.name.startswith("."):
                 yield from _folders(folder)
 
 

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from photowalk.checkpoints.archives import check_archive
+from photowalk.checkpoints.archives import compare_checksums, is_archive
 from photowalk.checkpoints.errors import CheckpointError
 from photowalk.checkpoints.names import Shape
 
@@ -90,7 +90,8 @@ class TorchCheckpoint:
     def __init__(self, path: Path) -> None:
         self.files = (path,)
         with path.open("rb") as file:
-            zipped = check_archive(file, str(path))
+            zipped = is_archive(file, str(path))
+        self._compared = not zipped  # old files have no checksums
         try:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
         except pickle.UnpicklingError as error:
@@ -107,6 +108,10 @@ class TorchCheckpoint:
         self.tensors = {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in self._content.items()}
 
     def read(self, name: str) -> Tensor:
+        if not self._compared:
+            with self.files[0].open("rb") as file:
+                compare_checksums(file, str(self.files[0]))
+            self._compared = True
         return self._content[name]
 
 

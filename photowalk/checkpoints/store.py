@@ -109,7 +109,7 @@ def sha256(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:
     """`on_bytes` hears of every piece that was read."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while piece := file.read(2**24):
+        while piece := file.read(2**20):
             digest.update(piece)
             if on_bytes:
                 on_bytes(len(piece))
