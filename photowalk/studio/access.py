@@ -12,6 +12,7 @@ import hmac
 import ipaddress
 import json
 import secrets
+import stat
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,7 @@ def choose_access(root: Path, host: str, users: list[str]) -> Access:
             raise StudioError(f"'{user}' is no user name; give 1 to 32 of a-z, 0-9, - and _")
     if is_loopback(host) and not users:
         return Access({}, open_to="me")
+    root.mkdir(parents=True, exist_ok=True, mode=stat.S_IRWXU)
     file = root / "tokens.json"
     known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     tokens = {user: known.get(user) or secrets.token_urlsafe(24) for user in users or ["me"]}

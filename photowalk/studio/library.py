@@ -53,6 +53,7 @@ def new_identifier() -> str:
 class Library:
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root).absolute()
+        self.root.mkdir(parents=True, exist_ok=True, mode=stat.S_IRWXU)
         for name in ("users", "uploads", "jobs"):
             (self.root / name).mkdir(parents=True, exist_ok=True, mode=stat.S_IRWXU)
         self._summaries: dict[Path, tuple[int, dict]] = {}

@@ -1,0 +1,77 @@
+"""The studio as a command: the link it prints, who it lets in, what it opens, and how it ends."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+from worlds import make_world
+
+pytest.importorskip("viser", reason="the extra 'studio' is not installed")
+import httpx
+
+from photowalk.cli import main
+
+
+def start(*arguments):
+    """The process and the lines it printed up to the last link."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "photowalk", "studio", *arguments, "--port", "0", "--no-browser"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    printed = ""
+    while "http://" not in printed:
+        line = process.stdout.readline()
+        assert line, process.stderr.read()
+        printed += line
+    return process, printed
+
+
+def test_a_world_is_opened_where_it_lies_and_the_studio_ends_on_request(tmp_path):
+    world = make_world(tmp_path / "walked", chunks=2)
+    process, printed = start(str(world.folder), "--folder", str(tmp_path / "studio"))
+    try:
+        link = re.search(r"(http://localhost:\d+/)#([0-9a-f]{16})", printed)
+        address, identifier = link.groups()
+        assert "<title>photowalk studio</title>" in httpx.get(address).text
+        summary = httpx.get(f"{address}api/worlds/{identifier}").json()
+        assert (summary["title"], summary["frames"], summary["ready"]) == ("walked", world.manifest.frames, True)
+        assert httpx.delete(f"{address}api/worlds/{identifier}").status_code == 204
+        assert (world.folder / "world.json").exists(), "a world that lies elsewhere is only forgotten"
+        for name in ("studio.js", "studio.css", "icon.svg"):
+            assert httpx.get(f"{address}static/{name}").status_code == 200
+        assert httpx.get(f"{address}static/../serve.py").status_code == 404
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) in (0, 130)
+
+
+def test_users_have_links_of_their_own_that_let_them_in(tmp_path):
+    process, printed = start("--user", "ann", "--folder", str(tmp_path / "studio"))
+    try:
+        address, token = re.search(r"(http://localhost:\d+/)\?token=(\S+)", printed).groups()
+        assert httpx.get(address).status_code == 401
+        with httpx.Client(base_url=address, follow_redirects=True) as browser:
+            assert "<title>photowalk studio</title>" in browser.get("/", params={"token": token}).text
+            assert browser.get("/api/me").json()["user"] == "ann"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_what_cannot_be_served_says_why(tmp_path, capsys):
+    root = ["--folder", str(tmp_path / "studio"), "--no-browser"]
+    assert main(["studio", str(tmp_path / "none.jpg"), *root]) == 2
+    assert "no photo or world" in capsys.readouterr().err
+    assert main(["studio", "--preset", "huge", *root]) == 2
+    assert "no preset 'huge'" in capsys.readouterr().err
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert main(["studio", "--port", str(taken.getsockname()[1]), *root]) == 2
+    assert "choose another with --port" in capsys.readouterr().err
