@@ -201,9 +201,6 @@ class Studio:
             raise ConflictError(summary.problem or "this world is still being made; wait until its job is done")
         return summary
 
-    def last_camera(self, user: str, world: str) -> Cameras:
-        return self.scenery(user, world).cameras[-1]
-
     def _folder(self, user: str, world: str) -> Path:
         self.ready(user, world)
         return self.library.folder(user, world)
