@@ -63,11 +63,6 @@ def xyzw(rotations: Tensor) -> Tensor:
     return torch.nn.functional.normalize(rotations, dim=-1).roll(-1, dims=-1)
 
 
-def wxyz(rotations: Tensor) -> Tensor:
-    """Quaternions xyzw [*, 4] -> wxyz."""
-    return rotations.roll(1, dims=-1)
-
-
 def log_scales(scales: Tensor) -> Tensor:
     """Standard deviations -> their logarithms, as 3DGS files store them."""
     return scales.clamp_min(SCALE_MINIMUM).log()
