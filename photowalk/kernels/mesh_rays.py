@@ -37,10 +37,10 @@ def _cast_kernel(
         length = wp.length(directions[n])
         if length > 0.0:
             hit = wp.mesh_query_ray(mesh, origins[n], directions[n] / length, 1.0e9)
-            if hit.result:
-                distance[n] = hit.t / length
-                face[n] = hit.face
-                weights[n] = wp.vec3(hit.u, hit.v, 1.0 - hit.u - hit.v)
+            if hit.result:  # ty: ignore[missing-attribute]
+                distance[n] = hit.t / length  # ty: ignore[missing-attribute]
+                face[n] = hit.face  # ty: ignore[missing-attribute]
+                weights[n] = wp.vec3(hit.u, hit.v, 1.0 - hit.u - hit.v)  # ty: ignore[missing-attribute]
 
 
 class RayCaster:

@@ -69,7 +69,8 @@ def _candidates(views: Sequence[View], upward: Tensor, seed: int) -> tuple[Tenso
         )
         parts.append((points[keep], normals[keep], distance[keep], area[keep]))
     if not parts:
-        return *(torch.zeros(0, 3, dtype=torch.float64),) * 2, *(torch.zeros(0, dtype=torch.float64),) * 2, 0.0
+        nowhere, nothing = torch.zeros(0, 3, dtype=torch.float64), torch.zeros(0, dtype=torch.float64)
+        return nowhere, nowhere, nothing, nothing, 0.0
     points, normals, distances, areas = (torch.cat(kind) for kind in zip(*parts))
     if len(points) > _POINTS:
         kept = torch.randperm(len(points), generator=random)[:_POINTS]

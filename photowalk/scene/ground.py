@@ -43,7 +43,8 @@ def read_ground(file: Path) -> Ground:
     """Raises ValueError if there is no such file or it is damaged."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))["ground"]
-        ground = Ground(**{**content, "up": torch.tensor(content["up"], dtype=torch.float64)})
+        up = torch.tensor(content.pop("up"), dtype=torch.float64)
+        ground = Ground(up=up, **content)
         if ground.up.shape != (3,) or abs(float(ground.up.norm()) - 1) > 1e-3 or not ground.metres_per_unit > 0:
             raise ValueError("its ground is none")
     except FileNotFoundError as error:

@@ -56,17 +56,19 @@ def _colour_bytes(mesh: Mesh) -> np.ndarray:
 
 def _ply(mesh: Mesh) -> bytes:
     import trimesh
+    from trimesh.exchange.ply import export_ply
+    from trimesh.visual import ColorVisuals
 
     made = trimesh.Trimesh(mesh.vertices.cpu().numpy(), mesh.faces.cpu().numpy(), process=False)
-    made.visual = trimesh.visual.ColorVisuals(made, vertex_colors=_colour_bytes(mesh))
+    made.visual = ColorVisuals(made, vertex_colors=_colour_bytes(mesh))
     made.face_attributes["invented"] = mesh.invented.cpu().numpy().astype(np.uint8)
-    return made.export(file_type="ply")
+    return export_ply(made)
 
 
 def _from_ply(loaded) -> Mesh:
     invented = loaded.metadata["_ply_raw"]["face"]["data"]["invented"]
     return Mesh(
-        torch.from_numpy(np.asarray(loaded.vertices, np.float32)),
+        torch.from_numpy(np.array(loaded.vertices, np.float32)),
         torch.from_numpy(np.asarray(loaded.faces, np.int64)),
         from_bytes(torch.from_numpy(np.asarray(loaded.visual.vertex_colors)[:, :3].copy())),
         torch.from_numpy(np.asarray(invented).reshape(-1) > 0),
@@ -75,6 +77,8 @@ def _from_ply(loaded) -> Mesh:
 
 def _glb(mesh: Mesh, upright_from_world: Tensor | None) -> bytes:
     import trimesh
+    from trimesh.exchange.gltf import export_glb
+    from trimesh.visual import ColorVisuals, TextureVisuals
     from trimesh.visual.material import PBRMaterial
 
     made = trimesh.Trimesh(mesh.vertices.cpu().numpy(), mesh.faces.cpu().numpy(), process=False)
@@ -82,9 +86,9 @@ def _glb(mesh: Mesh, upright_from_world: Tensor | None) -> bytes:
         uv = mesh.uv.cpu().numpy() * [1, -1] + [0, 1]  # trimesh counts v upwards
         picture = Image.fromarray(to_bytes(mesh.texture).permute(1, 2, 0).cpu().numpy())
         material = PBRMaterial(baseColorTexture=picture, metallicFactor=0.0, roughnessFactor=1.0, doubleSided=True)
-        made.visual = trimesh.visual.TextureVisuals(uv=uv, material=material)
+        made.visual = TextureVisuals(uv=uv, material=material)
     else:
-        made.visual = trimesh.visual.ColorVisuals(made, vertex_colors=_colour_bytes(mesh))
+        made.visual = ColorVisuals(made, vertex_colors=_colour_bytes(mesh))
     seen = torch.zeros(len(mesh.vertices), dtype=torch.bool, device=mesh.faces.device)
     seen[mesh.faces[~mesh.invented].flatten()] = True
     made.vertex_attributes[_INVENTED] = (~seen).cpu().numpy().astype(np.float32)
@@ -92,20 +96,20 @@ def _glb(mesh: Mesh, upright_from_world: Tensor | None) -> bytes:
     scene = trimesh.Scene()
     pose = torch.eye(4) if upright_from_world is None else upright_from_world
     scene.add_geometry(made, node_name="mesh", geom_name="mesh", transform=pose.cpu().double().numpy())
-    return scene.export(file_type="glb")
+    return export_glb(scene)
 
 
 def _from_glb(loaded) -> Mesh:
     faces = torch.from_numpy(np.asarray(loaded.faces, np.int64))
-    colours = torch.from_numpy(np.asarray(loaded.vertex_attributes[_COLOUR], np.float32))
-    invented = torch.from_numpy(np.asarray(loaded.vertex_attributes[_INVENTED]).reshape(-1)) > 0
+    colours = torch.from_numpy(np.array(loaded.vertex_attributes[_COLOUR], np.float32))
+    invented = torch.from_numpy(np.array(loaded.vertex_attributes[_INVENTED]).reshape(-1)) > 0
     uv, texture = None, None
     if loaded.visual.kind == "texture":
         uv = torch.from_numpy((loaded.visual.uv * [1, -1] + [0, 1]).astype(np.float32))
         picture = np.asarray(loaded.visual.material.baseColorTexture.convert("RGB"))
         texture = from_bytes(torch.from_numpy(picture.copy()).permute(2, 0, 1))
     return Mesh(
-        torch.from_numpy(np.asarray(loaded.vertices, np.float32)),
+        torch.from_numpy(np.array(loaded.vertices, np.float32)),
         faces,
         colours,
         invented[faces].all(1),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import mujoco
 import numpy as np
 
 from photowalk.simulate.terrain import Terrain
@@ -34,10 +33,12 @@ class Moment:
 def drive(terrain: Terrain, route: np.ndarray, balls: np.ndarray, *, seconds: float, fps: float) -> Iterator[Moment]:
     """The robot follows the route [P, 2] while balls fall on the points [N, 2]. It ends where it arrives, is stuck or
     has fallen, but not before the balls had time to fall, and after `seconds` at the latest."""
-    model = mujoco.MjModel.from_xml_string(_description(terrain, route, balls))
+    import mujoco
+
+    model = mujoco.MjModel.from_xml_string(_description(terrain, route, balls))  # ty: ignore[missing-attribute]
     lowest, highest = float(terrain.height.min()), float(terrain.height.max())
     model.hfield_data[:] = ((terrain.height.T - lowest) / max(highest - lowest, 1e-6)).ravel()
-    data = mujoco.MjData(model)
+    data = mujoco.MjData(model)  # ty: ignore[missing-attribute]
     robot = model.body("robot").id
     of_balls = [model.body(f"ball{i}").id for i in range(len(balls))]
     steps = max(1, round(1 / fps / model.opt.timestep))
@@ -49,7 +50,7 @@ def drive(terrain: Terrain, route: np.ndarray, balls: np.ndarray, *, seconds: fl
             nearest += int(np.linalg.norm(route[window] - data.xpos[robot][:2], axis=1).argmin())
             target = route[min(int(np.searchsorted(along, along[nearest] + AHEAD)), len(route) - 1)]
             data.ctrl[:] = _steer(data.xpos[robot], data.xmat[robot].reshape(3, 3), target)
-            mujoco.mj_step(model, data)
+            mujoco.mj_step(model, data)  # ty: ignore[missing-attribute]
         pose = np.eye(4)
         pose[:3, :3], pose[:3, 3] = data.xmat[robot].reshape(3, 3), data.xpos[robot]
         if along[nearest] > done + 0.02:

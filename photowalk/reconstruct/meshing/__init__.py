@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from photowalk.reconstruct.gravity import find_ground
 from photowalk.reconstruct.meshing.cleaning import decimated, without_small_parts
@@ -16,6 +16,7 @@ from photowalk.scene.types import Mesh, View
 
 CELLS = 1_000_000
 VISUAL_FACES, COLLISION_FACES = 40_000, 20_000
+TEXTURE = 2048  # texels along a side of the picture
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ def mesh_walk(
     cells: int = CELLS,
     faces: int = VISUAL_FACES,
     collision_faces: int = COLLISION_FACES,
+    texture: int = TEXTURE,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Meshes:
     """The meshes of a walk's views (depth 0 = unknown, inf = sky, NaN = unknown).
@@ -53,13 +55,11 @@ def mesh_walk(
     if len(whole) == 0:
         raise ValueError("the views of this walk agree on no surface; give finer cells, or generate it anew")
     collision = decimated(whole, collision_faces)
-    visual = bake(decimated(whole, faces), looks)
+    visual = bake(decimated(whole, faces), looks, texture)
     return Meshes(visual, collision, ground, sizing.finest, len(field.grid))
 
 
 def sound_views(views: Sequence[View]) -> list[View]:
     """The views that see a surface somewhere; depths that are not a number or negative are unknown."""
-    from dataclasses import replace
-
     cleaned = [replace(view, depth=view.depth.where(view.depth > 0, 0.0)) for view in views]  # NaN compares false
     return [view for view in cleaned if bool(((view.depth > 0) & view.depth.isfinite()).any())]

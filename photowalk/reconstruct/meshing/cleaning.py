@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from photowalk.scene.types import Mesh
@@ -49,7 +49,7 @@ def decimated(mesh: Mesh, faces: int) -> Mesh:
     corners = vertices[triangles]
     area = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]).norm(dim=1)
     triangles = triangles[area > 0]
-    _, nearest = cKDTree(mesh.vertices.numpy()).query(points)
-    _, old = cKDTree(mesh.vertices[mesh.faces].mean(1).numpy()).query(vertices[triangles].mean(1).numpy())
+    _, nearest = KDTree(mesh.vertices.numpy()).query(points)
+    _, old = KDTree(mesh.vertices[mesh.faces].mean(1).numpy()).query(vertices[triangles].mean(1).numpy())
     made = Mesh(vertices, triangles, mesh.colours[torch.from_numpy(nearest)], mesh.invented[torch.from_numpy(old)])
     return of_faces(made, torch.ones(len(triangles), dtype=torch.bool))

@@ -101,7 +101,7 @@ def _plan(field: Field, centres: Tensor, ground: Ground, eye: float) -> _Plan:
     guess = ndimage.binary_dilation(guess, iterations=3) & near  # meet the walls
     floor = surface & (height.abs() < 0.5 * _STEP * eye)
     total, count = np.zeros(shape), np.zeros(shape)
-    np.add.at(total, tuple(column[floor].T.numpy()), height[floor].numpy())
+    np.add.at(total, tuple(column[floor].T.numpy()), (height - field.distance)[floor].numpy())
     np.add.at(count, tuple(column[floor].T.numpy()), 1.0)
     heights = np.zeros(shape)
     if count.any():

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch import Tensor
 
 LEVELS = 5
@@ -42,7 +42,7 @@ class Sizing:
             return torch.zeros(0, dtype=torch.int64, device=blocks.device)
         side = self.finest * BLOCK
         middles = (blocks.double() + 0.5) * side
-        distance, _ = cKDTree(self.centres.double().cpu().numpy()).query(middles.cpu().numpy())
+        distance, _ = KDTree(self.centres.double().cpu().numpy()).query(middles.cpu().numpy())
         nearest = torch.from_numpy(distance).to(blocks.device) - side * math.sqrt(3) / 2
         ratio = (nearest * self.growth / self.finest).clamp_min(1)
         return ratio.log2().floor().long().clamp(0, LEVELS - 1)
@@ -79,6 +79,16 @@ class Grid:
         cell = _search(self.keys, _key(places >> level[:, None], level))
         return torch.where(block >= 0, cell, -1)
 
+    def beside_coarser(self) -> Tensor:
+        """[N] bool: cells in blocks that touch a block of coarser cells."""
+        blocks = _unmorton(self.block_keys)
+        coarsest = self.block_levels.clone()
+        for step in torch.cartesian_prod(*[torch.arange(-1, 2, device=blocks.device)] * 3):
+            beside = _search(self.block_keys, _morton(blocks + step))
+            coarsest = torch.maximum(coarsest, torch.where(beside >= 0, self.block_levels[beside.clamp_min(0)], 0))
+        of_cell = _search(self.block_keys, _morton(self.corners >> _BLOCK_BITS))
+        return (coarsest > self.block_levels)[of_cell]
+
 
 def keys_at(points: Tensor, sizing: Sizing) -> Tensor:
     """The keys [M] of the cells that hold the points [M, 3]. Raises ValueError for points beyond the grid's reach."""
@@ -95,15 +105,18 @@ def widened(keys: Tensor, sizing: Sizing) -> Tensor:
     """The cells of `keys` and all that touch them, whatever their levels; ascending."""
     level, corners = _level_and_corner(keys)
     middles = corners.double() + 0.5 * 2.0 ** level[:, None].double()
-    side = 2.0 ** level.double()[:, None, None]
     around = torch.cartesian_prod(*[torch.arange(-1.0, 2.0, dtype=torch.float64, device=keys.device)] * 3)
-    points = (middles[:, None] + side * around).flatten(0, 1) * sizing.finest
-    touched = keys_at(points, sizing)
-    finer = (touched >> (3 * _AXIS_BITS)) < level.repeat_interleave(len(around))
     eighths = torch.cartesian_prod(*[torch.tensor([-0.25, 0.25], dtype=torch.float64, device=keys.device)] * 3)
-    halves = side.flatten().repeat_interleave(len(around))[finer][:, None, None] * sizing.finest
-    inner = (points[finer][:, None] + halves * eighths).flatten(0, 1)
-    return torch.unique(torch.cat([touched, keys_at(inner, sizing)]))
+    cubes = (middles[:, None] + 2.0 ** level.double()[:, None, None] * around).flatten(0, 1)
+    size = level.repeat_interleave(len(around))
+    found = [keys]
+    while len(cubes):
+        touched = torch.unique(keys_at(cubes * sizing.finest, sizing), return_inverse=True)
+        found.append(touched[0])
+        finer = (touched[0] >> (3 * _AXIS_BITS))[touched[1]] < size  # a cube of finer cells is cut until it fits them
+        cubes = (cubes[finer][:, None] + 2.0 ** size[finer].double()[:, None, None] * eighths).flatten(0, 1)
+        size = size[finer].repeat_interleave(len(eighths)) - 1
+    return torch.unique(torch.cat(found))
 
 
 def grid_of_keys(keys: Tensor, sizing: Sizing) -> Grid:

@@ -59,9 +59,10 @@ def _dual_cubes(field: Field) -> Tensor:
     if len(grid) == 0:
         return torch.zeros(0, 8, dtype=torch.int64)
     offsets = _corner_offsets()
-    behind = (known & (field.distance < 0)).nonzero()[:, 0]  # every cube that a surface crosses touches one of these
+    # every cube that a surface crosses has a cell behind it; where levels meet, its corner may belong to others only
+    chosen = (known & ((field.distance < 0) | grid.beside_coarser())).nonzero()[:, 0]
     cubes = []
-    for part in behind.split(_CHUNK):
+    for part in chosen.split(_CHUNK):
         side = (1 << grid.levels[part])[:, None, None]
         cubes.append((grid.corners[part, None] + side * offsets).flatten(0, 1))
     found = []

@@ -15,17 +15,16 @@ from photowalk.kernels.mesh_rays import RayCaster
 from photowalk.reconstruct.meshing.fusion import Look
 from photowalk.scene.types import Mesh
 
-SIDE = 2048  # texels of the picture
 _HIDDEN = 0.02  # of the distance: what lies so far behind what a view saw is hidden from it
 _SHARPNESS = 4.0  # power of a view's merit: the best views of a texel count, others hardly
 _GUTTER = 4  # texels around charts that take their colour
 
 
-def bake(mesh: Mesh, looks: Sequence[Look], side: int = SIDE) -> Mesh:
+def bake(mesh: Mesh, looks: Sequence[Look], side: int) -> Mesh:
     """The mesh with a texture of side x side texels; texels that no view sees have the vertices' colours."""
     if len(mesh) == 0:
         return mesh
-    mesh = _unwrapped(mesh)
+    mesh = _unwrapped(mesh, side)
     face, weights = _texels(mesh, side)
     texel = face >= 0
     corners = mesh.faces[face[texel].long()]
@@ -41,9 +40,9 @@ def bake(mesh: Mesh, looks: Sequence[Look], side: int = SIDE) -> Mesh:
     return replace(mesh, texture=filled.permute(2, 0, 1).contiguous())
 
 
-def _unwrapped(mesh: Mesh) -> Mesh:
+def _unwrapped(mesh: Mesh, side: int) -> Mesh:
     """The mesh with vertices split along the seams of an atlas and along the border of what is invented."""
-    import xatlas
+    import xatlas  # ty: ignore[import-not-found]
 
     split = torch.cat([mesh.faces[~mesh.invented], mesh.faces[mesh.invented] + len(mesh.vertices)])
     invented = torch.cat([mesh.invented[~mesh.invented], mesh.invented[mesh.invented]])
@@ -54,7 +53,7 @@ def _unwrapped(mesh: Mesh) -> Mesh:
     atlas.add_mesh(vertices.numpy(), faces.numpy().astype(np.uint32))
     charts, packing = xatlas.ChartOptions(), xatlas.PackOptions()
     charts.max_iterations = 1
-    packing.padding, packing.bruteForce, packing.resolution = _GUTTER, False, SIDE
+    packing.padding, packing.bruteForce, packing.resolution = _GUTTER, False, side
     atlas.generate(charts, packing)
     old, faces, uv = atlas[0]
     old = torch.from_numpy(old.astype(np.int64))
