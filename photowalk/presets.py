@@ -26,6 +26,10 @@ from photowalk.memory.policies import GreedyCoverage
 from photowalk.memory.spatial_memory import SpatialMemory
 from photowalk.models.byte_text import ByteText
 from photowalk.models.clip_image import ClipImage
+from photowalk.models.depth_anything3.backbone import BackboneConfig
+from photowalk.models.depth_anything3.dense_heads import HeadConfig
+from photowalk.models.depth_anything3.network import DepthAnything3Config
+from photowalk.models.depth_anything3.pose_tokens import CameraEncoderConfig
 from photowalk.models.depth_network import DepthNetwork
 from photowalk.models.detail import DetailNetwork
 from photowalk.models.history_layout import HistoryLayout
@@ -109,20 +113,12 @@ def nano_detail() -> DetailNetwork.Config:
 
 
 def nano_depth() -> DepthNetwork.Config:
-    """Completes the depth of new frames."""
-    return DepthNetwork.Config()
+    return DepthNetwork.Config(attention=6)
 
 
-def nano_photo_depth() -> DepthNetwork.Config:
-    """Guesses the depth of a photo."""
-    return DepthNetwork.Config()
-
-
-def nano_trained_photo_depth() -> DepthNetwork:
-    """Its encoder also describes pictures to the denoiser, and judges restored ones in training."""
-    network = DepthNetwork(nano_photo_depth())
-    load_weights(network, WEIGHTS / "nano" / "photo_depth.safetensors")
-    return network.eval()
+def nano_depth_network(placement: Placement) -> DepthNetwork:
+    """Trained; its encoder also describes pictures to the denoiser, and judges restored ones in training."""
+    return _loaded(DepthNetwork(nano_depth()), "depth", placement)
 
 
 def nano_conditioning() -> ConditioningConfig:
@@ -160,6 +156,19 @@ def lyra2_14b_denoiser() -> WorldTransformer.Config:
         image_dim=1280,
         condition_side=8,
         squeeze=256,
+    )
+
+
+def lyra2_reconstruction() -> DepthAnything3Config:
+    """The published reconstruction network: Depth Anything 3, nested giant and large, with a splat head."""
+    channels = (256, 512, 1024, 1024)
+    return DepthAnything3Config(
+        backbone=BackboneConfig(1536, 40, 24, outputs=(19, 27, 33, 39), alternate_from=13, gated=True),
+        head=HeadConfig(3072, 256, channels),
+        cameras=CameraEncoderConfig(1536),
+        splats=HeadConfig(3072, 256, channels),
+        metric_backbone=BackboneConfig(1024, 24, 16, outputs=(4, 11, 17, 23)),
+        metric_head=HeadConfig(1024, 256, channels),
     )
 
 
@@ -283,9 +292,7 @@ def _assemble_lyra2(placement: Placement, sampler: Sampler, guidance: float, lor
         codec=WanCodec(stored_network(wan_codec_network, folders["wan2.1-codec"], placement)),
         text=Umt5Text(text, load_tokenizer(folders["umt5-tokenizer"])),
         image=ClipImage(stored_network(clip_vit_h_network, folders["clip-vit-h"], placement)),
-        depth=NanoDepth(
-            _loaded(DepthNetwork(nano_depth()), "depth", placement), nano_trained_photo_depth().to(placement.device)
-        ),
+        depth=NanoDepth(nano_depth_network(placement)),
         detail=None,
         sampler=sampler,
         placement=placement,
@@ -300,6 +307,9 @@ def stored_network(build: Callable[[], Module], folder: Path, placement: Placeme
 
     with init_empty_weights():
         network = build()
+    tie = getattr(network, "tie_weights", None)
+    if callable(tie):  # a network of transformers, which has lost in this what its parts share
+        tie()
     load_stored(network, folder, torch.bfloat16)
     return network.to(placement.device).eval().requires_grad_(False)
 
@@ -311,13 +321,13 @@ def _stored_tensors(folder: Path, placement: Placement) -> dict[str, Tensor]:
 
 def nano_untrained(placement: Placement) -> Generator:
     """Nano with a fresh denoiser and text encoder; what those are trained on top of is loaded."""
-    photo_depth = nano_trained_photo_depth().to(placement.device)
+    depth = nano_depth_network(placement)
     return Generator(
         denoiser=WorldTransformer(nano_denoiser()).to(placement.device),
         codec=_loaded(NanoCodec(NanoCodec.Config()), "codec", placement),
         text=ByteText(nano_text()).to(placement.device),
-        image=ImageTokens(photo_depth.encoder, grid=(4, 7), seen_at=(128, 224)).eval(),
-        depth=NanoDepth(_loaded(DepthNetwork(nano_depth()), "depth", placement), photo_depth),
+        image=ImageTokens(depth.encoder, grid=(4, 7), seen_at=(128, 224)).eval(),
+        depth=NanoDepth(depth),
         detail=_loaded(DetailNetwork(nano_detail()), "detail", placement),
         sampler=FewStep(steps=4),
         placement=placement,

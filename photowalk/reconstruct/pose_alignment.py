@@ -1,8 +1,8 @@
 """One similarity between a predicted world and the known one, from cameras that both have.
 
-`align_centres` is the published rule, which knows centres only: on a straight path the roll about it is free, and around a
-camera that stands still the scale is free. `align_cameras` takes the rotation from all orientations, the scale from depth
-that both worlds see, and lets centres speak only where their spread is three-dimensional.
+`align_centres` is the published rule, which knows centres only: on a straight path the roll about it is free, and
+around a camera that stands still the scale is free. `align_cameras` takes the rotation from all orientations, the scale
+from depth that both worlds see, and lets centres speak only where their spread is three-dimensional.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ def align_cameras(
 ) -> Alignment:
     """Poses world_from_camera [S, 4, 4] of both worlds; depth [S, H, W] of the same pixels (0 = unknown, inf = sky).
 
-    Without depth that both see, the scale comes from the centres where their baseline is long against the depth (or where
-    no depth is known at all but the camera moved), and else stays `previous_scale`."""
+    Without depth that both see, the scale comes from the centres where their baseline is long against the depth
+    (or where no depth is known at all but the camera moved), and else stays `previous_scale`."""
     rotation = rotation_of_orientations(predicted, known)
     here, there = known[:, :3, 3].double(), predicted[:, :3, 3].double()
     scale = None
@@ -162,8 +162,8 @@ def _spread(centres: Tensor) -> Tensor:
 
 
 def _moves(known: Tensor, predicted: Tensor, depth: float | None) -> bool:
-    """Whether the baseline of the predicted centres stands out from their noise: against depth where it is known. A path
-    of which the known half does not move says nothing about scale, whatever the prediction does."""
+    """Whether the baseline of the predicted centres stands out from their noise: against depth where it is known. A
+    path of which the known half does not move says nothing about scale, whatever the prediction does."""
     along = float(_spread(predicted)[0])
     return float(_spread(known)[0]) > 1e-4 and along > (BASELINE * depth if depth is not None else 1e-4)
 

@@ -1,7 +1,7 @@
 """Picture encoder of Depth Anything 3: DINOv2 whose later layers look in turn at one view and at all of them.
 
-It knows tokens only; what a camera is and what becomes of the features is decided elsewhere. Parameter names are those of
-the published files.
+It knows tokens only; what a camera is and what becomes of the features is decided elsewhere. Parameters have the names
+of the published files.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Backbone(nn.Module):
         self.norm = nn.LayerNorm(width, EPSILON)
 
     def forward(self, images: Tensor, camera_tokens: Tensor | None = None) -> Features:
-        """images [B, S, 3, H, W], normalised, sides divisible by the patch; camera_tokens [B, S, D] of known cameras."""
+        """images [B, S, 3, H, W], normalised, sides divisible by the patch; camera_tokens [B, S, D] if known."""
         batch, views, _, height, width = images.shape
         grid = (height // self.config.patch, width // self.config.patch)
         tokens = self._embed(images.flatten(0, 1), grid).unflatten(0, (batch, views))
@@ -186,8 +186,8 @@ class Attention(nn.Module):
 
 
 def rotate(features: Tensor, places: Tensor) -> Tensor:
-    """Rotary embedding in two dimensions: of features [B, heads, L, D] the first half turns with the row, the second with
-    the column of places [L, 2]."""
+    """Rotary embedding in two dimensions: of features [B, heads, L, D] the first half turns with the row, the
+    second with the column of places [L, 2]."""
     quarter = features.shape[-1] // 4
     frequencies = ROPE_BASE ** -(torch.arange(quarter, device=features.device, dtype=torch.float32) / quarter)
     halves = features.chunk(2, dim=-1)

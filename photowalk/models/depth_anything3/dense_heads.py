@@ -1,12 +1,13 @@
 """Heads that turn tokens into maps (DPT): depth and confidence, splats, raw depth and sky.
 
-They share a pyramid of four scales that is merged from coarse to fine. Parameter names are those of the published files.
+They share a pyramid of four scales that is merged from coarse to fine. Parameters have the published names.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -216,7 +217,7 @@ def _last(features: int, outputs: int) -> nn.Sequential:
 
 def _five(features: int) -> nn.Sequential:
     widths = [features, features // 2, features, features // 2, features, features // 2]
-    return nn.Sequential(*(nn.Conv2d(a, b, 3, 1, 1) for a, b in zip(widths, widths[1:], strict=False)))
+    return nn.Sequential(*(nn.Conv2d(a, b, 3, 1, 1) for a, b in pairwise(widths)))
 
 
 def _last_of_rays(features: int, shared: nn.LayerNorm) -> nn.Sequential:

@@ -77,7 +77,7 @@ def numbers_from_cameras(camera_from_world: Tensor, intrinsics: Tensor, size: tu
 
 
 def cameras_from_numbers(numbers: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """[*, 9] -> camera_from_world [*, 4, 4] and intrinsics [*, 3, 3] in pixels of a picture of that height and width."""
+    """[*, 9] -> camera_from_world [*, 4, 4] and intrinsics [*, 3, 3] in pixels of a picture of that size."""
     height, width = size
     world_from_camera = torch.eye(4, device=numbers.device, dtype=numbers.dtype).repeat(*numbers.shape[:-1], 1, 1)
     world_from_camera[..., :3, :3] = matrix_from_xyzw(numbers[..., 3:7])

@@ -1,8 +1,8 @@
 """From the raw numbers of the splat head to splats in the world, as the published weights were trained.
 
 Four of its rules are odd and belong to the weights: depth along the optical axis is used as distance along the ray, the
-depth of a coarser grid is that of the top left pixel, quaternions are turned in a mixed-up order, and means may fall behind
-the camera. They are kept here and nowhere else; `tests/test_depth_anything3.py` holds them.
+depth of a coarser grid is that of the top left pixel, quaternions are turned in a mixed-up order, and means may fall
+behind the camera. They are kept here and nowhere else; `tests/test_depth_anything3.py` holds them.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def place_splats(
     scale_multiplier: float = 1.0,
 ) -> PlacedSplats:
     """raw [V, h, w, 38] and depth [V, H, W] of the network, with H, W whole multiples of h, w; world_from_camera
-    [V, 4, 4]; intrinsics [V, 3, 3] in pixels of H x W; `unit` is how many of the network's units one of the world is."""
-    views, height, width, _ = raw.shape
+    [V, 4, 4]; intrinsics [V, 3, 3] in pixels of H x W; `unit` is the length of one world unit in the network's."""
+    height, width = raw.shape[1:3]
     ratio = depth.shape[1] // height
     distance = depth[:, ::ratio, ::ratio] / unit + raw[..., 36] / unit
     lens = intrinsics * intrinsics.new_tensor([width / depth.shape[2], height / depth.shape[1], 1])[:, None]
