@@ -11,7 +11,7 @@ from scipy.sparse.csgraph import dijkstra
 
 from photowalk.simulate.terrain import Terrain
 
-_AWAY, _INVENTED = 0.5, 1.0  # detour that a metre away from the walk, or invented floor, is worth
+_AWAY, _INVENTED, _CLOSE = 0.5, 1.0, 4.0  # detour that a metre off the walk, invented floor or a tight spot is worth
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ def plan_route(terrain: Terrain, path: np.ndarray, radius: float, wanted: float)
 
     Raises ValueError if there is no free floor within a metre of the walk.
     """
-    free = terrain.free(radius)
+    clearance = terrain.clearance()
+    free = clearance > radius
     number = np.where(free, np.cumsum(free).reshape(free.shape) - 1, -1)
     places = np.argwhere(free)
     if len(places) == 0:
@@ -49,7 +50,8 @@ def plan_route(terrain: Terrain, path: np.ndarray, radius: float, wanted: float)
     length = np.concatenate(
         [np.full(int(linked.sum()), step * terrain.side) for (*_, step), linked in zip(pairs, both)]
     )
-    dear = 1 + np.minimum(_AWAY * off, 2) + _INVENTED * terrain.invented[free]
+    close = np.clip(2 - clearance[free] / radius, 0, 1)  # robots cut corners
+    dear = 1 + np.minimum(_AWAY * off, 2) + _INVENTED * terrain.invented[free] + _CLOSE * close
 
     def shortest(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         graph = coo_matrix((lengths, (one, other)), shape=(len(places),) * 2).tocsr()

@@ -42,10 +42,9 @@ class Terrain:
         """Places [M, 2] -> the points [M, 2] of their middles."""
         return (np.asarray(places) + 0.5) * self.side + self.origin
 
-    def free(self, radius: float) -> np.ndarray:
-        """[X, Y] bool: where something of that radius can stand."""
-        within = ndimage.distance_transform_edt(np.pad(self.floor, 1))  # the map's rim is no floor
-        return within[1:-1, 1:-1] * self.side > radius
+    def clearance(self) -> np.ndarray:
+        """[X, Y] metres from the middle of each place to where there is no floor; the map's rim is none."""
+        return ndimage.distance_transform_edt(np.pad(self.floor, 1))[1:-1, 1:-1] * self.side
 
 
 def terrain_of(mesh: Mesh, path: np.ndarray, *, reach: float = 6.0) -> Terrain:
