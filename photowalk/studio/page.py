@@ -6,7 +6,6 @@ starts from the world as it is.
 
 from __future__ import annotations
 
-import html
 import io
 import random
 import threading
@@ -15,15 +14,13 @@ from collections.abc import Callable
 from functools import wraps
 
 import numpy as np
-import torch
 import viser
-from torch import Tensor
 
-from photowalk.geometry.cameras import Cameras
-from photowalk.memory.spatial_memory import SpatialMemory
 from photowalk.studio import planning, schemas
+from photowalk.studio.memory_picture import seen_from
 from photowalk.studio.scenery import Scenery
 from photowalk.studio.service import EXPORTS, Studio
+from photowalk.studio.snippets import facts, hint, links, notes
 from photowalk.studio.stage import SOFTWARE, Budget, Stage
 
 BRAND, QUIET = (86, 132, 255), (58, 64, 77)
@@ -201,7 +198,7 @@ class Page:
             self._length = gui.add_number("Frames (0: as a person walks)", 0, min=0, step=1)
         self._avoid = gui.add_checkbox("Keep clear of things", True)
         gui.add_button("Preview", icon=viser.Icon.ROUTE, color=BRAND).on_click(self._does(self._preview))
-        self._plan_text = gui.add_html(_hint("Nothing planned. Say where to go, or set keyframes, then preview."))
+        self._plan_text = gui.add_html(hint("Nothing planned. Say where to go, or set keyframes, then preview."))
         gui.add_button("Fly along", color=QUIET, icon=viser.Icon.PLAYER_PLAY).on_click(self._does(self._fly))
         with gui.add_folder("Paths in files", expand_by_default=False):
             load = gui.add_upload_button("Load keyframes", color=QUIET, icon=viser.Icon.UPLOAD)
@@ -220,7 +217,7 @@ class Page:
             lambda _: setattr(self._seed, "value", random.randrange(2**31))
         )
         self._quality = gui.add_dropdown("Quality", tuple(_QUALITIES))
-        self._offer = gui.add_html(_hint("Plan a walk first, or generate what the Plan tab says."))
+        self._offer = gui.add_html(hint("Plan a walk first, or generate what the Plan tab says."))
         gui.add_button("Generate", icon=viser.Icon.WAND, color=BRAND).on_click(self._does(self._generate))
         self._rest = gui.add_button(
             "Finish the interrupted walk", color=QUIET, icon=viser.Icon.PLAYER_TRACK_NEXT, visible=False
@@ -283,7 +280,7 @@ class Page:
         recall = self._studio.recall(self._user, self._world, pose)
         self._stage.mark_recalled(scenery, recall.frames)
         names = ", ".join(str(frame) for frame in reversed(recall.frames)) or "none"
-        self._recall.content = _facts(
+        self._recall.content = facts(
             ("Known from memory", f"{recall.coverage:.0%}"),
             ("by the recalled frames", f"{recall.recalled_coverage:.0%}"),
             ("Never seen, will be invented", f"{recall.never_seen:.0%}"),
@@ -330,21 +327,20 @@ class Page:
         plan = self._studio.plan(self._user, self._world, self._request())
         self._plan = plan
         self._stage.show_path(plan, scenery.cameras[-1])
-        notes = "".join(f"<li>{html.escape(note)}</li>" for note in plan.notes)
         hits = sum(plan.blocked[1:])
-        facts = _facts(
+        table = facts(
             ("New frames", f"{plan.frames} in {plan.chunks} chunk{'s' * (plan.chunks != 1)}"),
             ("Length", f"{plan.length:.2f} m in {plan.seconds:.1f} s"),
             ("Collisions", "none" if not hits else f"{hits} frames" + (", avoided" if plan.shortened else "")),
         )
-        self._plan_text.content = facts + (f"<ul style='{_SMALL};padding-left:18px'>{notes}</ul>" if notes else "")
-        self._offer.content = facts
+        self._plan_text.content = table + notes(plan.notes)
+        self._offer.content = table
 
     def _forget_plan(self) -> None:
         self._plan = None
         self._stage.hide_path()
-        self._plan_text.content = _hint("Nothing planned. Say where to go, or set keyframes, then preview.")
-        self._offer.content = _hint("Generate makes what the Plan tab says; preview it there first.")
+        self._plan_text.content = hint("Nothing planned. Say where to go, or set keyframes, then preview.")
+        self._offer.content = hint("Generate makes what the Plan tab says; preview it there first.")
         self._draw_keys()
 
     def _fly(self) -> None:
@@ -501,15 +497,10 @@ class Page:
         if summary.scene_frames:
             new = summary.frames - summary.scene_frames
             stale = f" The walk has changed since by {abs(new)} frames." if new else ""
-            self._splat_text.content = _hint(f"Made of {summary.scene_frames} frames.{stale} See them under Explore.")
+            self._splat_text.content = hint(f"Made of {summary.scene_frames} frames.{stale} See them under Explore.")
         else:
-            self._splat_text.content = _hint("Splats are a scene that renders from anywhere, in any 3DGS viewer.")
-        links = "".join(
-            f"<a href='/api/worlds/{self._world}/files/{name}' download='{html.escape(name)}' style='{_LINK}'>"
-            f"{html.escape(name)}</a>"
-            for name in summary.files
-        )
-        self._downloads.content = f"<div style='padding:4px 8px'>{links}</div>"
+            self._splat_text.content = hint("Splats are a scene that renders from anywhere, in any 3DGS viewer.")
+        self._downloads.content = links(self._world, summary.files)
 
     # ---- inside
 
@@ -542,43 +533,3 @@ class Page:
 
 
 _AT_HOME = schemas.Pose(position=(0.0, 0.0, 0.0), wxyz=(1.0, 0.0, 0.0, 0.0))
-_SMALL = "font-size:13px;line-height:1.45;margin:4px 8px"
-_LINK = (
-    "display:block;padding:7px 10px;margin:4px 0;border-radius:6px;"
-    "background:#2b303b;color:#cfe0ff;text-decoration:none"
-)
-
-
-def _hint(text: str) -> str:
-    return f"<p style='{_SMALL};opacity:.72'>{html.escape(text)}</p>"
-
-
-def _facts(*facts: tuple[str, str]) -> str:
-    rows = "".join(
-        f"<tr><td style='opacity:.72;padding:2px 10px 2px 0'>{html.escape(name)}</td>"
-        f"<td style='font-weight:600;text-align:right'>{html.escape(value)}</td></tr>"
-        for name, value in facts
-    )
-    return f"<table style='{_SMALL};width:calc(100% - 16px)'>{rows}</table>"
-
-
-def seen_from(scenery: Scenery, camera: Cameras) -> np.ndarray:
-    """What all remembered points show from a camera [], uint8 [h, w, 3]; the part never seen is hatched."""
-    stride = SpatialMemory().point_stride
-    small = camera.resized(camera.height // stride, camera.width // stride)
-    points, colours = scenery.cloud()
-    pixels, depth = small.project(points)
-    column, row = pixels.floor().nan_to_num(-1).clamp(-1, 1e6).long().unbind(-1)
-    inside = (depth > 0) & (column >= 0) & (row >= 0) & (column < small.width) & (row < small.height)
-    order = depth[inside].argsort(descending=True)  # the nearest is drawn last
-    cells = (row * small.width + column)[inside][order]
-    picture = _hatched(small.height, small.width).reshape(-1, 3)
-    picture[cells] = colours[inside][order]
-    grown = picture.reshape(small.height, small.width, 3)
-    return grown.repeat_interleave(stride, 0).repeat_interleave(stride, 1).numpy()
-
-
-def _hatched(height: int, width: int) -> Tensor:
-    stripes = (torch.arange(height)[:, None] + torch.arange(width)) // 3 % 2
-    light, dark = torch.tensor([96, 62, 140]), torch.tensor([62, 40, 96])
-    return torch.where(stripes[..., None].bool(), light, dark).to(torch.uint8)

@@ -301,7 +301,10 @@ function play() {
     setTimeout(follow, 120);
   };
   video.onplaying = follow;
-  video.onended = () => stand(state.world.frames - 1);
+  video.onended = () => {
+    if (state.world) stand(state.world.frames - 1);
+    setTimeout(() => { if (video.ended) stopPlaying(); }, 1500);
+  };
 }
 
 function stopPlaying() {
