@@ -165,8 +165,8 @@ def street(cells: int) -> None:
     )
     assert bool((seen.distance - 6 < 0.1).all()), "the house fronts stand where they are"
     print(
-        f"street of {float((high - low)[2]):.0f} m: {len(field.grid)} cells of {1000 * field.grid.finest:.0f} mm and up, "
-        f"{own / 2**20:.0f} MiB, {seconds:.0f} s; the process peaked at {peak:.0f} MiB. Dense: {dense:.3g} cells, "
+        f"street of {float((high - low)[2]):.0f} m: {len(field.grid)} cells of {1000 * field.grid.finest:.0f} mm "
+        f"and up, {own / 2**20:.0f} MiB, {seconds:.0f} s; the process peaked at {peak:.0f} MiB. Dense: {dense:.3g} cells, "
         f"{dense * STREET_BYTES / 2**20:.0f} MiB, {dense_seconds:.0f} s for fusion alone\n"
         f"{dense * STREET_BYTES / own:.1f} times less memory than a dense grid"
     )
