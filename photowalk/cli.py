@@ -444,7 +444,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("name", metavar="NAME")
     command.add_argument("--verify", action="store_true", help="compare every file with its hash")
 
-    command = _command(commands, "train", train, "train a part of nano: codec, depth, photo_depth, detail or denoiser")
+    command = _command(commands, "train", train, "train a part of nano: codec, depth, detail or denoiser")
     command.add_argument("part", metavar="PART")
     command.add_argument("--data", metavar="FOLDER", nargs="+", required=True, help="clip folders; codec: pictures")
     command.add_argument("--minutes", type=float, default=60, help="of work; pauses do not count (default: 60)")

@@ -16,7 +16,7 @@ out=photowalk/weights/nano
 photowalk=${PHOTOWALK:-.venv/bin/photowalk}
 python=${PYTHON:-.venv/bin/python}
 
-$python -m photowalk.synthetic "$runs/walks" --worlds "${WALKS:-80}" --first-seed 0
+$python -m photowalk.synthetic "$runs/walks" --worlds "${WALKS:-62}" --first-seed 0
 $python -m photowalk.synthetic "$runs/glimpses" --worlds "${GLIMPSES:-400}" --every 16 --first-seed 10000
 real=()
 if [ -n "${RGBD:-}" ]; then
@@ -24,12 +24,9 @@ if [ -n "${RGBD:-}" ]; then
   real=("$runs/rgbd" "$runs/rgbd") # twice, since one real room stands beside hundreds of synthetic ones
 fi
 skies=(${SKIES:+--skies "$SKIES"})
-start=(--features "${FEATURES:?set FEATURES to the SqueezeNet features}")
 
 $photowalk train codec --data "${PICTURES:?set PICTURES to a folder of photographs}" -o "$out"
-$photowalk train photo_depth --data "$runs/glimpses" "${real[@]}" "${skies[@]}" "${start[@]}" \
-  --minutes 75 --work "$runs/photo_depth" -o "$out"
-$photowalk train depth --data "$runs/walks" "${real[@]}" "${skies[@]}" "${start[@]}" \
-  --minutes 30 --work "$runs/depth" -o "$out"
+$photowalk train depth --data "$runs/glimpses" "$runs/walks" "${real[@]}" "${skies[@]}" \
+  --features "${FEATURES:?set FEATURES to the SqueezeNet features}" --minutes 75 --work "$runs/depth" -o "$out"
 $photowalk train denoiser --data "$runs/walks" --minutes 75 --work "$runs/denoiser" -o "$out"
 $photowalk train detail --data "$runs/walks" --minutes 30 --work "$runs/detail" -o "$out"

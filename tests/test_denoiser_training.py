@@ -2,10 +2,12 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny import CHUNK_FRAMES, HEIGHT, WIDTH, tiny_preset
 
 from photowalk.data.clips import find_clips, write_clip
@@ -67,11 +69,10 @@ def test_no_samples_no_training(tmp_path):
         train_denoiser(tiny_preset().build(CPU), [], recipe(1), tmp_path)
 
 
-@pytest.mark.parametrize("known_share", [0.0, 1.0])
-def test_the_depth_network_learns_from_clips(clips, tmp_path, known_share):
+def test_the_depth_network_learns_from_clips(clips, tmp_path):
     torch.manual_seed(0)
     training = TrainingConfig(1e6, 2e-3, max_steps=12, warmup_steps=2, log_every=1, gentle=("encoder.",))
-    depth = DepthRecipe((clips,), training, sizes=((64, 96),), pixels=2 * 64 * 96, known_share=known_share)
+    depth = DepthRecipe((clips,), training, sizes=((64, 96),), pixels=2 * 64 * 96)
     train_depth(DepthNetwork(DepthNetwork.Config(attention=1)), depth, tmp_path / "run", CPU)
     found = losses(tmp_path / "run")
     assert all(math.isfinite(loss) for loss in found)
@@ -83,3 +84,21 @@ def test_depth_wants_clips(tmp_path):
         train_depth(
             DepthNetwork(DepthNetwork.Config()), DepthRecipe((tmp_path,), TrainingConfig(1, 1e-3)), tmp_path, CPU
         )
+
+
+def test_the_past_may_be_drawn_by_the_network_itself(clips, samples, tmp_path):
+    generator = tiny_preset().build(CPU)
+    own = {}
+    for level in (1e-4, 0.5):
+        rules = replace(RULES, own_past=level)
+        (path,) = prepare_samples(find_clips(clips), generator, rules, tmp_path / str(level))
+        own[level] = load_file(path)
+    plain = load_file(samples[1])  # of the second chunk; the first has no chunk before it
+
+    def change(level: float, name: str) -> float:
+        return float((own[level][name].float() - plain[name].float()).abs().mean())
+
+    for level in own:
+        assert torch.equal(own[level]["clean"], plain["clean"])  # what is to be drawn stays true
+    for name in ("history", "warp", "latest"):
+        assert change(0.5, name) > 1.1 * change(1e-4, name)  # hardly noised it is the codec's error alone

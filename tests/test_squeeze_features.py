@@ -8,12 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from photowalk.models.squeeze_features import SqueezeFeatures, feature_distance
-from photowalk.presets import nano_trained_photo_depth
+from photowalk.presets import nano_depth_network
+from photowalk.world.placement import choose_placement
 
 
 @pytest.fixture(scope="module")
 def features() -> SqueezeFeatures:
-    return nano_trained_photo_depth().encoder
+    return nano_depth_network(choose_placement("cpu")).encoder
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
     python benchmarks/gpu/train_nano.py PART... --out FOLDER [--minutes 20] [--work runs/gpu] [--features FILE]
                                         [--rgbd FOLDER] [--skies FOLDER] [--start FOLDER] [--tiny]
 
-PART is photo_depth, depth, detail or denoiser; each takes its minutes, after data has been rendered by all cores. A
+PART is depth, detail or denoiser; each takes its minutes, after data has been rendered by all cores. A
 call that was stopped goes on in the same --work; on a fresh machine --start takes the weights that an earlier call
 gave back. Weights come as pieces of at most 16 MB: `cat NAME.safetensors.* > NAME.safetensors` joins them. Besides
 torch this wants warp-lang, numpy, scipy, pillow, av and safetensors. --tiny proves the script on a CPU in minutes.
@@ -43,8 +43,8 @@ class Amount:
     batch_factor: dict[str, int]
 
 
-LARGE = Amount(160, 2400, {"photo_depth": 8, "depth": 8, "detail": 8, "denoiser": 8})
-TINY = Amount(1, 4, {"photo_depth": 1, "depth": 1, "detail": 1, "denoiser": 1})
+LARGE = Amount(160, 2400, {"depth": 8, "detail": 8, "denoiser": 8})
+TINY = Amount(1, 4, {"depth": 1, "detail": 1, "denoiser": 1})
 
 
 def main() -> None:
@@ -67,7 +67,7 @@ def main() -> None:
         data = _rendered(part, arguments.work, amount, cores)
         if part == "denoiser":
             _prepare(data, arguments.work / part / "samples", cores)
-        if arguments.rgbd and part in ("photo_depth", "depth"):
+        if arguments.rgbd and part == "depth":
             data = (data, arguments.rgbd, arguments.rgbd)
         else:
             data = (data,)
@@ -90,7 +90,7 @@ def main() -> None:
 
 def _rendered(part: str, work: Path, amount: Amount, cores: int) -> Path:
     """The folder of clips that the part learns from; what is there already is kept."""
-    many, kind = (amount.glimpses, "glimpses") if part == "photo_depth" else (amount.walks, "walks")
+    many, kind = (amount.glimpses, "glimpses") if part == "depth" else (amount.walks, "walks")
     arguments = ["--worlds", str(many), "--processes", str(cores)]
     if kind == "glimpses":
         arguments += ["--every", "16", "--first-seed", "10000"]

@@ -1,8 +1,7 @@
-"""Depth of one picture, or the completion of depth that is known in parts: a picture encoder and a light decoder.
+"""Depth of one picture: a picture encoder, attention over the whole picture, and a light decoder.
 
-What is known enters at every scale beside the direction of every pixel's ray. The answer is log-depth relative to the
-known depth's mean, added to a smooth fill of it, so a known scale carries over to the rest by construction. Cameras'
-poses, memory and clean-up are not known here.
+The direction of every pixel's ray enters at every scale, so that the answer may depend on the lens. Cameras' poses,
+memory and clean-up are not known here.
 """
 
 from __future__ import annotations
@@ -16,16 +15,15 @@ from torch import Tensor, nn
 
 from photowalk.models.squeeze_features import SqueezeFeatures
 
-USUAL_DEPTH = 3.0  # metres, the middle of what is predicted when nothing is known
+USUAL_DEPTH = 3.0  # metres, the middle of what is predicted
 USUAL_FOCAL = 0.75  # of the picture's width
-GEOMETRY = 7  # channels of ray directions and known depth
+RAYS = 3  # channels that say where a pixel looks
 
 
 @dataclass(frozen=True)
 class DepthPrediction:
     log_depth: Tensor  # [B, H, W] natural logarithm of metres along +Z
     sky: Tensor  # [B, H, W] logit
-    log_error: Tensor  # [B, H, W] logarithm of the expected absolute error of log_depth
 
 
 class DepthNetwork(nn.Module):
@@ -39,41 +37,38 @@ class DepthNetwork(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.encoder = SqueezeFeatures()
-        self.deepest = nn.Sequential(_block(config.skips[-1] + GEOMETRY, config.widths[4]), _block(config.widths[4]))
+        self.deepest = nn.Sequential(_block(config.skips[-1] + RAYS, config.widths[4]), _block(config.widths[4]))
         self.skips = nn.ModuleList(
             _skip(wide, kept) for wide, kept in zip(SqueezeFeatures.widths, config.skips, strict=True)
         )
         self.merges = nn.ModuleList(
-            _block(config.skips[i] + GEOMETRY + config.widths[i + 1], config.widths[i]) for i in range(4)
+            _block(config.skips[i] + RAYS + config.widths[i + 1], config.widths[i]) for i in range(4)
         )
         self.whole = nn.Linear(config.widths[4], config.widths[4])
         self.context = nn.Sequential(*(_attention(config.widths[3], config.heads) for _ in range(config.attention)))
-        self.answer = nn.Conv2d(config.widths[0], 3, 3, padding=1)
+        self.answer = nn.Conv2d(config.widths[0], 2, 3, padding=1)
         self.weights = nn.Conv2d(config.widths[0], 4 * 9, 1)
         nn.init.zeros_(self.answer.weight)
         nn.init.zeros_(self.answer.bias)
 
-    def forward(self, images: Tensor, intrinsics: Tensor, known: Tensor) -> DepthPrediction:
-        """images [B, 3, H, W] in [0, 1] with sides divisible by 16, intrinsics [B, 3, 3] in pixels, known [B, H, W]
-        depth along +Z: 0 = unknown, inf = sky."""
-        if images.dim() != 4 or images.shape[2] % 16 or images.shape[3] % 16 or images.shape[2:] != known.shape[1:]:
+    def forward(self, images: Tensor, intrinsics: Tensor) -> DepthPrediction:
+        """images [B, 3, H, W] in [0, 1] with sides divisible by 16, intrinsics [B, 3, 3] in pixels."""
+        if images.dim() != 4 or images.shape[2] % 16 or images.shape[3] % 16:
             raise ValueError(
-                f"the depth network wants images [B, 3, H, W] with sides divisible by 16 and known depth [B, H, W], "
-                f"got {tuple(images.shape)} and {tuple(known.shape)}"
+                f"the depth network wants images [B, 3, H, W] with sides divisible by 16, got {tuple(images.shape)}"
             )
-        offset, geometry, fill = _geometry(images, intrinsics, known)
+        rays = F.avg_pool2d(_rays(images, intrinsics).to(images.dtype), 2)
+        rays = [rays, *(F.avg_pool2d(rays, shrink) for shrink in (2, 4, 8))]
         features = [skip(map_) for skip, map_ in zip(self.skips, self.encoder(images), strict=True)]
-        deep = self.deepest(F.avg_pool2d(torch.cat([features[3], geometry[3]], dim=1), 2, ceil_mode=True))
+        deep = self.deepest(F.avg_pool2d(torch.cat([features[3], rays[3]], dim=1), 2, ceil_mode=True))
         deep = deep + self.whole(deep.mean((-1, -2)))[..., None, None]
         for i in (3, 2, 1, 0):
             deep = F.interpolate(deep, size=features[i].shape[2:], mode="nearest")
-            deep = self.merges[i](torch.cat([features[i], geometry[i], deep], dim=1))
-            if i == 3:  # where a place lies is in the rays among its geometry
+            deep = self.merges[i](torch.cat([features[i], rays[i], deep], dim=1))
+            if i == 3:  # where a place lies is in the rays beside its features
                 deep = self.context(deep.flatten(2).mT).mT.unflatten(2, deep.shape[2:])
-        answer = self.answer(deep).float()
-        answer = torch.cat([answer[:, :1] + fill, answer[:, 1:]], dim=1)
-        log_depth, sky, log_error = _convex_upsample(answer, self.weights(deep).float()).unbind(1)
-        return DepthPrediction(log_depth + offset[:, None, None], sky * 4, log_error - 2)
+        log_depth, sky = _convex_upsample(self.answer(deep).float(), self.weights(deep).float()).unbind(1)
+        return DepthPrediction(log_depth + math.log(USUAL_DEPTH), sky * 4)
 
 
 def _block(channels: int, out: int | None = None) -> nn.Module:
@@ -88,22 +83,8 @@ def _attention(width: int, heads: int) -> nn.Module:
 
 
 def _skip(channels: int, out: int) -> nn.Module:
-    """Encoder features are tens of times larger than the geometry beside them, which would drown; hence the norm."""
+    """Encoder features are tens of times larger than the rays beside them, which would drown; hence the norm."""
     return nn.Sequential(nn.Conv2d(channels, out, 1), nn.GroupNorm(8, out))
-
-
-def _geometry(images: Tensor, intrinsics: Tensor, known: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
-    """The mean known log-depth [B], the geometry channels at 1/2, 1/4, 1/8 and 1/16, and the fill at 1/2."""
-    surface = (known > 0) & known.isfinite()
-    log = torch.where(surface, known, torch.ones_like(known)).log()
-    count = surface.sum((1, 2))
-    offset = torch.where(count > 0, (log * surface).sum((1, 2)) / count.clamp_min(1), math.log(USUAL_DEPTH))
-    values = ((log - offset[:, None, None]) * surface)[:, None]
-    filled = fill_gaps(*_halved(values, surface[:, None].float()))
-    channels = torch.cat([_rays(images, intrinsics), values, surface[:, None], known.isinf()[:, None]], dim=1)
-    channels = F.avg_pool2d(channels.to(images.dtype), 2)
-    half = torch.cat([channels, filled], dim=1)
-    return offset, [half, F.avg_pool2d(half, 2), F.avg_pool2d(half, 4), F.avg_pool2d(half, 8)], filled
 
 
 def _rays(images: Tensor, intrinsics: Tensor) -> Tensor:
@@ -116,23 +97,6 @@ def _rays(images: Tensor, intrinsics: Tensor) -> Tensor:
     y = ((rows - principal[:, 1:]) / focal[:, 1:])[:, :, None].expand(-1, -1, width)
     relative = (focal[:, 0] / (USUAL_FOCAL * width)).log()[:, None, None].expand_as(x)
     return torch.stack([x, y, relative], dim=1)
-
-
-def fill_gaps(values: Tensor, weight: Tensor) -> Tensor:
-    """values [B, 1, h, w], weight [B, 1, h, w] in [0, 1] -> values where weight > 0, elsewhere averages of what is
-    around, from ever coarser copies of the picture; zero if nothing has weight."""
-    if min(values.shape[2:]) == 1:
-        total = (values * weight).sum((-1, -2), keepdim=True)
-        return torch.where(weight > 0, values, total / weight.sum((-1, -2), keepdim=True).clamp_min(1e-6))
-    coarse = fill_gaps(*_halved(values * weight, weight))
-    smooth = F.interpolate(coarse, size=values.shape[2:], mode="bilinear", align_corners=False)
-    return torch.where(weight > 0, values, smooth)
-
-
-def _halved(weighted: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Weighted values and weights -> mean values and weights at half the size."""
-    total = F.avg_pool2d(weight, 2, ceil_mode=True)
-    return F.avg_pool2d(weighted, 2, ceil_mode=True) / total.clamp_min(1e-6), (total > 0).float()
 
 
 def _convex_upsample(values: Tensor, weights: Tensor) -> Tensor:

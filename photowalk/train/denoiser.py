@@ -7,7 +7,7 @@ built once and kept on disk, since warping and coding cost more than a training 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from photowalk.data.clips import read_clip
 from photowalk.diffusion.flow import TIMESTEPS, TrainingSchedule, clean_estimate, interpolate
+from photowalk.geometry.cameras import Cameras
 from photowalk.memory.policies import RandomOwnership
 from photowalk.memory.spatial_memory import SpatialMemory
 from photowalk.models.conditioning import Conditioning
-from photowalk.scene.images import write_atomically
+from photowalk.scene.images import quantise, write_atomically
 from photowalk.scene.types import Clip, View
 from photowalk.train.trainer import Losses, TrainingConfig, train
 from photowalk.world.conditioning import Past, build_conditioning, priming_frames
@@ -37,43 +38,95 @@ class SampleRules:
     memory_gap: int  # frames this close before the chunk are left to the temporal history; published: 16
     depth_noise: float  # largest relative error given to the depth, since estimated depth will not be exact
     seed: int
+    own_past: float = 0.0  # largest noise level from which the chunk before is drawn again; 0: the past is true
+
+
+@dataclass(frozen=True)
+class _Film:
+    """A clip as the denoiser's past shows it: true, or in part drawn by the denoiser itself."""
+
+    views: list[View]
+    timeline: Tensor  # [C, T, h, w] latents of the repeated first frame and the clip
+    cameras: Cameras
+    prompt: str
 
 
 @torch.inference_mode()
 def build_samples(clip: Clip, generator: Generator, rules: SampleRules) -> Iterator[dict[str, Tensor]]:
     """Every chunk of the clip as tensors by name: the fields of `Conditioning` but for text and image, `latest` (the
-    picture that the image encoder sees) and `clean`."""
+    picture that the image encoder sees) and `clean`. With `own_past`, every chunk but the first, behind one that the
+    generator has drawn again."""
     random = torch.Generator().manual_seed(rules.seed)
-    codec, config = generator.codec, generator.config.conditioning
+    codec, chunk = generator.codec, rules.chunk_frames
     depth = _disturbed(clip.depth, rules.depth_noise, random)
     views = [View(clip.video[i], depth[i], clip.cameras[i], i) for i in range(len(clip))]
-    priming = priming_frames(config.layout, codec.temporal_factor)
-    still = clip.video[:1].expand(priming - 1, -1, -1, -1)
+    still = clip.video[:1].expand(_priming(generator) - 1, -1, -1, -1)
     timeline, _ = codec.encode(_as_codec_video(torch.cat([still, clip.video])), {})
-    for first in range(1, len(clip) - rules.chunk_frames + 1, rules.chunk_frames):
-        targets = clip.cameras[first : first + rules.chunk_frames]
-        seen = (priming + first - 2) // codec.temporal_factor + 1
-        remembered = [views[i] for i in range(0, max(first - rules.memory_gap, 1), rules.memory_stride)]
-        recalled = (
-            SpatialMemory()
-            .remember(remembered)
-            .recall(targets[-1:], config.layout.space_frames, RandomOwnership(seed=rules.seed + first))
-        )
-        conditioning, _ = build_conditioning(
-            Past(timeline[0, :, :seen], clip.cameras[:first], views[0], views[first - 1]),
-            recalled,
-            targets,
-            clip.prompt,
-            config=config,
-            codec=codec,
-            text=generator.text,
-            image=generator.image,
-        )
-        sample = {field.name: getattr(conditioning, field.name)[0] for field in fields(Conditioning)}
-        del sample["text"], sample["image"]  # their encoders may change, so features are not kept
-        sample["latest"] = views[first - 1].image
-        sample["clean"] = timeline[0, :, seen : seen + conditioning.warp.shape[2]]
-        yield sample
+    film = _Film(views, timeline[0], clip.cameras, clip.prompt)
+    for first in range(1, len(clip) - chunk + 1, chunk):
+        if rules.own_past and first <= chunk:
+            continue
+        past = _drawn_again(film, first - chunk, generator, rules, random) if rules.own_past else film
+        yield _sample(film, past, first, generator, rules)
+
+
+def _priming(generator: Generator) -> int:
+    return priming_frames(generator.config.conditioning.layout, generator.codec.temporal_factor)
+
+
+def _seen(first: int, generator: Generator) -> int:
+    """Latent frames of the timeline before the chunk that begins with frame `first`."""
+    return (_priming(generator) + first - 2) // generator.codec.temporal_factor + 1
+
+
+def _condition(film: _Film, first: int, generator: Generator, rules: SampleRules) -> Conditioning:
+    targets = film.cameras[first : first + rules.chunk_frames]
+    config = generator.config.conditioning
+    remembered = [film.views[i] for i in range(0, max(first - rules.memory_gap, 1), rules.memory_stride)]
+    policy = RandomOwnership(seed=rules.seed + first)
+    recalled = SpatialMemory().remember(remembered).recall(targets[-1:], config.layout.space_frames, policy)
+    latents = film.timeline[:, : _seen(first, generator)]
+    conditioning, _ = build_conditioning(
+        Past(latents, film.cameras[:first], film.views[0], film.views[first - 1]),
+        recalled,
+        targets,
+        film.prompt,
+        config=config,
+        codec=generator.codec,
+        text=generator.text,
+        image=generator.image,
+    )
+    return conditioning
+
+
+def _sample(truth: _Film, past: _Film, first: int, generator: Generator, rules: SampleRules) -> dict[str, Tensor]:
+    conditioning = _condition(past, first, generator, rules)
+    sample = {field.name: getattr(conditioning, field.name)[0] for field in fields(Conditioning)}
+    del sample["text"], sample["image"]  # their encoders may change, so features are not kept
+    sample["latest"] = past.views[first - 1].image
+    seen = _seen(first, generator)
+    sample["clean"] = truth.timeline[:, seen : seen + conditioning.warp.shape[2]]
+    return sample
+
+
+def _drawn_again(film: _Film, first: int, generator: Generator, rules: SampleRules, random: torch.Generator) -> _Film:
+    """The film with the chunk from frame `first` on as the generator sees it after one step from a noise level of at
+    most `own_past`: what it will have to continue in a walk (self-augmentation, Lyra 2.0). Depth stays true."""
+    codec, seen, last = generator.codec, _seen(first, generator), first + rules.chunk_frames
+    conditioning = _condition(film, first, generator, rules)
+    clean = film.timeline[None, :, seen : seen + conditioning.warp.shape[2]]
+    sigma = TrainingSchedule().draw(1, random)[0] * rules.own_past
+    noisy = interpolate(clean, torch.randn(clean.shape, generator=random), sigma)
+    estimate = clean_estimate(noisy, generator.denoiser(noisy, sigma * TIMESTEPS, conditioning).float(), sigma)
+    _, decoder = codec.decode(film.timeline[None, :, :seen], {})
+    video = quantise(codec.decode(estimate, decoder)[0][0].transpose(0, 1).float() / 2 + 0.5)
+    still = film.views[0].image.expand(_priming(generator) - 1, -1, -1, -1)
+    before = torch.cat([still, torch.stack([view.image for view in film.views[:first]])])
+    _, encoder = codec.encode(_as_codec_video(before), {})
+    own, _ = codec.encode(_as_codec_video(video), encoder)
+    views = [replace(view, image=image) for view, image in zip(film.views[first:last], video)]
+    timeline = torch.cat([film.timeline[:, :seen], own[0], film.timeline[:, seen + own.shape[2] :]], dim=1)
+    return replace(film, views=[*film.views[:first], *views, *film.views[last:]], timeline=timeline)
 
 
 def _disturbed(depth: Tensor, amount: float, random: torch.Generator) -> Tensor:

@@ -1,8 +1,4 @@
-"""Trains the depth network on clips: single pictures, and pictures whose depth another frame of the clip knows in part.
-
-Pictures are cropped, mirrored and disturbed as cameras and files do; known depth is warped from another frame as memory
-does it, with its holes, its errors and a scale of its own that the answer has to follow.
-"""
+"""Trains the depth network on single pictures of clips, cropped, mirrored and disturbed as cameras and files do."""
 
 from __future__ import annotations
 
@@ -23,7 +19,6 @@ from photowalk.geometry.cameras import Cameras
 from photowalk.models.depth_network import DepthNetwork, DepthPrediction
 from photowalk.scene.images import from_bytes, read_photo, to_bytes
 from photowalk.scene.types import View
-from photowalk.scene.warping import composite
 from photowalk.train.trainer import Losses, TrainingConfig, train
 from photowalk.world.placement import Placement
 
@@ -36,10 +31,8 @@ class DepthRecipe:
     training: TrainingConfig
     sizes: tuple[tuple[int, int], ...] = ((128, 224), (128, 224), (192, 336), (256, 448))  # one is drawn per step
     pixels: int = 8 * 128 * 224  # per step, over its batch
-    frame_stride: int = 4  # every n-th frame of a clip is used
+    clip_frames: int = 50  # used of each clip, about; evenly spread
     smallest_crop: float = 0.45  # of the picture's sides
-    known_share: float = 0.6  # of the samples whose depth is known in part
-    scale_error: float = 0.3  # deviation of the logarithm of the known depth's scale
     skies: Path | None = None  # a folder of pictures that show nothing but sky
     sky_share: float = 0.5  # of the pictures with sky: they are given one from `skies`
 
@@ -59,8 +52,7 @@ class DepthSample:
 
     image: Tensor  # [3, H, W] in [0, 1]
     intrinsics: Tensor  # [3, 3]
-    known: Tensor  # [H, W] what the network is told
-    depth: Tensor  # [H, W] what it shall say
+    depth: Tensor  # [H, W] what the network shall say, 0 = unknown, inf = sky
 
     def to(self, device: torch.device) -> DepthSample:
         return DepthSample(*(value.to(device) for value in vars(self).values()))
@@ -68,7 +60,7 @@ class DepthSample:
 
 def train_depth(network: DepthNetwork, recipe: DepthRecipe, folder: Path, placement: Placement) -> None:
     """Train `network` in place; `folder` takes checkpoints and log. Raises ValueError if the folders hold no clips."""
-    shots = [shot for source in recipe.folders for shot in read_shots(source, recipe.frame_stride)]
+    shots = [shot for source in recipe.folders for shot in read_shots(source, recipe.clip_frames)]
     if not shots:
         raise ValueError(f"training depth wants clip folders, found none in {', '.join(map(str, recipe.folders))}")
     skies = [read_photo(path, *SKY_SIZE).image for path in sorted(recipe.skies.iterdir())] if recipe.skies else []
@@ -76,16 +68,17 @@ def train_depth(network: DepthNetwork, recipe: DepthRecipe, folder: Path, placem
 
     def loss_of(batch: DepthSample) -> Losses:
         batch = batch.to(placement.device)
-        return depth_losses(network(batch.image, batch.intrinsics, batch.known), batch)
+        return depth_losses(network(batch.image, batch.intrinsics), batch.depth)
 
     train(network, partial(_draw, shots, skies, recipe), loss_of, recipe.training, folder, placement)
 
 
-def read_shots(folder: Path, stride: int) -> list[Shots]:
-    """Every `stride`-th frame of all clips under `folder`."""
+def read_shots(folder: Path, frames: int) -> list[Shots]:
+    """About `frames` frames, evenly spread, of every clip under `folder`."""
     shots = []
     for path in find_clips(folder):
         clip = read_clip(path)
+        stride = max(round(len(clip) / frames), 1)
         shots.append(Shots(to_bytes(clip.video[::stride]), clip.depth[::stride].half(), clip.cameras[::stride]))
     return shots
 
@@ -103,27 +96,21 @@ def draw_sample(
     recipe: DepthRecipe,
     random: torch.Generator,
 ) -> DepthSample:
-    """One disturbed picture of the given size with what is known of its depth, and all of it. skies [3, h, w] in [0, 1]
-    replace the sky of some."""
+    """One disturbed picture of the given size with its depth. skies [3, h, w] in [0, 1] replace the sky of some."""
     shot = shots[_integer(len(shots), random)]
     index = _integer(len(shot.video), random)
     view = View(from_bytes(shot.video[index]), shot.depth[index].float(), shot.cameras[index], index)
     view = _cropped(view, size, recipe.smallest_crop, random)
     if skies and bool(view.depth.isinf().any()) and _uniform(0, 1, random) < recipe.sky_share:
         view = replace(view, image=_under_sky(view, skies[_integer(len(skies), random)], random))
-    known, depth = torch.zeros_like(view.depth), view.depth
-    if _uniform(0, 1, random) < recipe.known_share:
-        scale = float(torch.exp(recipe.scale_error * torch.randn((), generator=random)))
-        known = _erroneous(_known_from_others(shot, view, random), random) * scale
-        depth = depth * scale
-    sample = DepthSample(_as_photographed(view.image, random), view.camera.intrinsics, known, depth)
+    sample = DepthSample(_as_photographed(view.image, random), view.camera.intrinsics, view.depth)
     return _mirrored(sample) if _uniform(0, 1, random) < 0.5 else sample
 
 
-def depth_losses(prediction: DepthPrediction, batch: DepthSample) -> Losses:
-    """Log-depth as such, up to one scale per picture and in its steps; sky; expected error. Other names are logged."""
-    surface = (batch.depth > 0) & batch.depth.isfinite()
-    target = torch.where(surface, batch.depth, torch.ones_like(batch.depth)).clamp_min(1e-2).log()
+def depth_losses(prediction: DepthPrediction, truth: Tensor) -> Losses:
+    """Log-depth as such, up to one scale per picture and in its steps; sky. truth [B, H, W]; 0 = unknown, inf = sky."""
+    surface = (truth > 0) & truth.isfinite()
+    target = torch.where(surface, truth, torch.ones_like(truth)).clamp_min(1e-2).log()
     error = (prediction.log_depth - target) * surface
     count = surface.sum((1, 2)).clamp_min(1)
     shift = (error.sum((1, 2)) / count)[:, None, None]
@@ -131,16 +118,10 @@ def depth_losses(prediction: DepthPrediction, batch: DepthSample) -> Losses:
     absolute = _mean(error.abs(), surface)
     shape = _mean(shaped.abs(), surface)
     steps = _step_error(error, surface)
-    told = batch.depth != 0
-    sky = _mean(F.binary_cross_entropy_with_logits(prediction.sky, batch.depth.isinf().float(), reduction="none"), told)
-    expected = _mean(error.detach().abs() * torch.exp(-prediction.log_error) + prediction.log_error, surface)
-    with torch.no_grad():
-        single = (batch.known == 0).all(-1).all(-1)[:, None, None] & surface
-        completed = (batch.known == 0) & surface & ~single
-        parts = {"single": _mean(error.abs(), single), "single_shape": _mean(shaped.abs(), single)}
-        parts["completed"] = _mean(error.abs(), completed)
-    loss = 0.5 * absolute + shape + steps + 0.3 * sky + 0.05 * expected
-    return {"loss": loss, "absolute": absolute, "shape": shape, "steps": steps, "sky": sky, **parts}
+    wrong_sky = F.binary_cross_entropy_with_logits(prediction.sky, truth.isinf().float(), reduction="none")
+    sky = _mean(wrong_sky, truth != 0)
+    loss = 0.5 * absolute + shape + steps + 0.3 * sky
+    return {"loss": loss, "absolute": absolute, "shape": shape, "steps": steps, "sky": sky}
 
 
 def _step_error(error: Tensor, surface: Tensor, scales: int = 4) -> Tensor:
@@ -185,28 +166,6 @@ def _under_sky(view: View, sky: Tensor, random: torch.Generator) -> Tensor:
     return torch.lerp(view.image, part if _uniform(0, 1, random) < 0.5 else part.flip(-1), mask)
 
 
-def _known_from_others(shot: Shots, view: View, random: torch.Generator) -> Tensor:
-    """[H, W] depth that one or two other frames, near ones rather than far ones, show of the view."""
-    others = []
-    for _ in range(1 + _integer(2, random)):
-        reach = 1 + _integer(len(shot.video), random) * _uniform(0, 1, random)
-        other = round(view.frame + reach * (1 if _uniform(0, 1, random) < 0.5 else -1))
-        other = min(max(other, 0), len(shot.video) - 1)
-        image, depth = from_bytes(shot.video[other]), shot.depth[other].float()
-        others.append(View(image, depth, shot.cameras[other], other))
-    return composite(others, view.camera[None]).depth[0]
-
-
-def _erroneous(known: Tensor, random: torch.Generator) -> Tensor:
-    """Known depth with a smooth error of a few percent, a little noise, and holes where a block was lost."""
-    coarse = torch.randn(1, 1, 5, 8, generator=random) * _uniform(0, 0.06, random)
-    smooth = F.interpolate(coarse, size=known.shape, mode="bicubic", align_corners=False)[0, 0]
-    noise = torch.randn(known.shape, generator=random) * _uniform(0, 0.01, random)
-    lost = torch.rand(1, 1, 6, 10, generator=random) < _uniform(-0.3, 0.6, random)
-    lost = F.interpolate(lost.float(), size=known.shape, mode="nearest")[0, 0] > 0
-    return torch.where(lost, torch.zeros_like(known), known * torch.exp(smooth + noise))
-
-
 def _as_photographed(image: Tensor, random: torch.Generator) -> Tensor:
     """Light, colour, blur, noise and compression as photos have them."""
     image = image.clamp(1e-4, 1) ** _uniform(0.6, 1.6, random)
@@ -233,7 +192,7 @@ def _compressed(image: Tensor, quality: int) -> Tensor:
 def _mirrored(sample: DepthSample) -> DepthSample:
     intrinsics = sample.intrinsics.clone()
     intrinsics[0, 2] = sample.image.shape[-1] - intrinsics[0, 2]
-    return DepthSample(sample.image.flip(-1), intrinsics, sample.known.flip(-1), sample.depth.flip(-1))
+    return DepthSample(sample.image.flip(-1), intrinsics, sample.depth.flip(-1))
 
 
 def _stacked(samples: Sequence[DepthSample]) -> DepthSample:

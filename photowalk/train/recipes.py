@@ -22,9 +22,8 @@ from photowalk.presets import (
     WEIGHTS,
     nano_conditioning,
     nano_depth,
+    nano_depth_network,
     nano_detail,
-    nano_photo_depth,
-    nano_trained_photo_depth,
     nano_untrained,
 )
 from photowalk.train.codec import CodecRecipe, train_codec
@@ -36,6 +35,7 @@ from photowalk.train.trainer import TrainingConfig, export_weights
 from photowalk.world.placement import choose_placement
 
 NANO = WEIGHTS / "nano"
+OWN_PAST = 0.5  # published: noise levels of at most a half
 DENOISER_SAMPLES = SampleRules(chunk_frames=80, memory_stride=8, memory_gap=16, depth_noise=0.06, seed=0)
 ABOUT = {"licence": "Apache-2.0", "project": "photowalk nano"}
 
@@ -71,19 +71,9 @@ def _codec(order: Order) -> dict[str, nn.Module]:
 
 
 def _depth(order: Order) -> dict[str, nn.Module]:
-    """The network that completes the depth of new frames."""
-    return {"depth": _trained_depth("depth", nano_depth(), order, known_share=1.0)}
-
-
-def _photo_depth(order: Order) -> dict[str, nn.Module]:
-    """The network that guesses the depth of a photo."""
-    return {"photo_depth": _trained_depth("photo_depth", nano_photo_depth(), order, known_share=0.0)}
-
-
-def _trained_depth(name: str, config: DepthNetwork.Config, order: Order, known_share: float) -> DepthNetwork:
-    network = DepthNetwork(config)
+    network = DepthNetwork(nano_depth())
     if order.start:
-        load_weights(network, order.start / f"{name}.safetensors")
+        load_weights(network, order.start / "depth.safetensors")
     elif order.features:
         load_weights(network.encoder, order.features)
     else:
@@ -91,10 +81,10 @@ def _trained_depth(name: str, config: DepthNetwork.Config, order: Order, known_s
     training = TrainingConfig(
         order.minutes, 8e-4, average=0.99, final_rate=0.1, gentle=("encoder.",), workers=order.workers
     )
-    recipe = DepthRecipe(order.data, training, skies=order.skies, known_share=known_share)
+    recipe = DepthRecipe(order.data, training, skies=order.skies)
     recipe = replace(recipe, pixels=recipe.pixels * order.batch_factor)
     train_depth(network, recipe, order.work, choose_placement())
-    return network
+    return {"depth": network}
 
 
 def _detail(order: Order) -> dict[str, nn.Module]:
@@ -106,7 +96,7 @@ def _detail(order: Order) -> dict[str, nn.Module]:
     training = TrainingConfig(order.minutes, learning_rate=1.5e-3, average=0.995, workers=order.workers)
     rules = DetailRules(nano_conditioning().preview)
     samples = prepare_detail_samples(_clips(order.data), codec, rules, order.work / "samples")
-    features = nano_trained_photo_depth().encoder.to(placement.device)
+    features = nano_depth_network(placement).encoder
     recipe = DetailRecipe(training, rules, batch=4 * order.batch_factor)
     train_detail(network.to(placement.device), features, samples, recipe, order.work, placement)
     return {"detail": network}
@@ -122,7 +112,11 @@ def _denoiser(order: Order) -> dict[str, nn.Module]:
         load_weights(text, order.start / "text.safetensors")
     training = TrainingConfig(order.minutes, 5e-4, warmup_steps=80, average=0.995, workers=order.workers)
     recipe = DenoiserRecipe(training, DENOISER_SAMPLES, TrainingSchedule(), hole_weight=4.0, batch=order.batch_factor)
-    samples = prepare_samples(_clips(order.data), generator, DENOISER_SAMPLES, order.work / "samples")
+    clips = _clips(order.data)
+    samples = prepare_samples(clips, generator, DENOISER_SAMPLES, order.work / "samples")
+    if order.start:  # it has learnt to draw: now it meets its own drawings (self-augmentation)
+        own = replace(DENOISER_SAMPLES, own_past=OWN_PAST)
+        samples += prepare_samples(clips, generator, own, order.work / "own_samples")
     train_denoiser(generator, samples, recipe, order.work, codec.deviation)  # what varies most is seen most
     return {"denoiser": generator.denoiser, "text": text}
 
@@ -140,7 +134,6 @@ def _clips(folders: Sequence[Path]) -> list[Path]:
 PARTS: dict[str, Callable[[Order], dict[str, nn.Module]]] = {
     "codec": _codec,
     "depth": _depth,
-    "photo_depth": _photo_depth,
     "detail": _detail,
     "denoiser": _denoiser,
 }

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from photowalk.geometry.cameras import Cameras
 from photowalk.kernels.splatting import reliable_depth
+from photowalk.scene.filling import fill_smoothly
 from photowalk.scene.types import View
 from photowalk.scene.warping import composite, warp
 
@@ -34,23 +34,6 @@ class Preview:
     video: Tensor  # [F, 3, H, W] in [0, 1]
     known: Tensor  # [F, H, W] in [0, 1], how much of the pixel was seen before
     depth: Tensor  # [F, H, W] along +Z as memory knows it, 0 = unknown, inf = sky
-
-
-def fill_smoothly(values: Tensor, known: Tensor) -> Tensor:
-    """Fill the unknown pixels of values [F, C, H, W] with their surroundings, known [F, 1, H, W] in [0, 1].
-
-    A pyramid of weighted averages: every hole takes the finest level at which something is known
-    ("pull-push", Gortler et al., The Lumigraph, 1996).
-    """
-    if min(values.shape[-2:]) <= 2 or bool((known > 0.99).all()):
-        total = known.sum((-2, -1), keepdim=True)
-        mean = (values * known).sum((-2, -1), keepdim=True) / total.clamp_min(1e-6)
-        return torch.where(known > 0, values, mean)
-    weight = F.avg_pool2d(known, 2, ceil_mode=True, count_include_pad=False)
-    coarse = F.avg_pool2d(values * known, 2, ceil_mode=True, count_include_pad=False) / weight.clamp_min(1e-6)
-    coarse = fill_smoothly(coarse, (4 * weight).clamp_max(1))
-    surroundings = F.interpolate(coarse, size=values.shape[-2:], mode="bilinear", align_corners=False)
-    return values * known + surroundings * (1 - known)
 
 
 def preview_chunk(
