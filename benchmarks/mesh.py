@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=400_000)
     parser.add_argument("--walks", type=Path)
     options = parser.parse_args()
-    judge("analytic room", *meshed(box_views((3.0, 1.5, 4.0), turning(12)), options.cells))
+    judge("analytic room", *meshed(box_views((4.0, 1.5, 9.0), turning(12)), options.cells, finest=0.03))
     for seed in HELD_OUT_SEEDS[: options.worlds]:
         world = SyntheticWorld.sample(seed)
         views = views_of(world, seed)
@@ -51,9 +51,9 @@ def main() -> None:
     street(options.cells)
 
 
-def meshed(views: list[View], cells: int) -> tuple[Mesh, Field, list[View]]:
+def meshed(views: list[View], cells: int, finest: float | None = None) -> tuple[Mesh, Field, list[View]]:
     looks = looks_of(views)
-    sizing, noise = sizing_for(looks, finest=None, cells=cells)
+    sizing, noise = sizing_for(looks, finest=finest, cells=cells)
     field = fuse(looks, sizing, noise)
     return extract(field), field, views
 
@@ -85,21 +85,22 @@ def judge(name: str, mesh: Mesh, field: Field | None, views: list[View]) -> None
 
 
 def cracks(mesh: Mesh, field: Field) -> int:
-    """Open edges about which all cells are known: those at the border of what was seen have unknown ones beside."""
+    """Open edges where levels meet and all cells around are known; elsewhere an open edge bounds what was seen."""
     edges = torch.cat([mesh.faces[:, [0, 1]], mesh.faces[:, [1, 2]], mesh.faces[:, [2, 0]]]).sort(dim=1).values
     distinct, count = torch.unique(edges, dim=0, return_counts=True)
     open_edges = distinct[count % 2 == 1]
     if len(open_edges) == 0:
         return 0
     middle = mesh.vertices[open_edges].mean(1).double()
-    around = torch.cartesian_prod(*[torch.tensor([-1.01, 0.0, 1.01], dtype=torch.float64)] * 3)
+    around = torch.cartesian_prod(*[torch.tensor([-1.6, -0.8, 0.0, 0.8, 1.6], dtype=torch.float64)] * 3)
     finest = field.grid.finest
     own = field.grid.find((middle / finest).floor().long())
     side = torch.where(own >= 0, field.grid.sides[own.clamp_min(0)], finest).double()[:, None, None]
     places = ((middle[:, None] + side * around) / finest).floor().long()
     cell = field.grid.find(places.flatten(0, 1)).view(len(middle), -1)
     known = (cell >= 0) & (field.weight[cell.clamp_min(0)] > 0)
-    return int(known.all(1).sum())
+    levels = field.grid.levels[cell.clamp_min(0)]
+    return int((known.all(1) & (levels.amin(1) < levels.amax(1))).sum())
 
 
 def truth(views: list[View]) -> tuple[Tensor, Tensor, float]:
@@ -166,8 +167,8 @@ def street(cells: int) -> None:
     assert bool((seen.distance - 6 < 0.1).all()), "the house fronts stand where they are"
     print(
         f"street of {float((high - low)[2]):.0f} m: {len(field.grid)} cells of {1000 * field.grid.finest:.0f} mm "
-        f"and up, {own / 2**20:.0f} MiB, {seconds:.0f} s; the process peaked at {peak:.0f} MiB. Dense: {dense:.3g} cells, "
-        f"{dense * STREET_BYTES / 2**20:.0f} MiB, {dense_seconds:.0f} s for fusion alone\n"
+        f"and up, {own / 2**20:.0f} MiB, {seconds:.0f} s; the process peaked at {peak:.0f} MiB. "
+        f"Dense: {dense:.3g} cells, {dense * STREET_BYTES / 2**20:.0f} MiB, {dense_seconds:.0f} s for fusion alone\n"
         f"{dense * STREET_BYTES / own:.1f} times less memory than a dense grid"
     )
 
