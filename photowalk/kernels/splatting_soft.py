@@ -106,7 +106,8 @@ def _land(
 
 @wp.func
 def _log1p(z: float) -> float:
-    return float(wp.log(wp.float64(1.0) + wp.float64(z)))
+    above = 1.0 + z
+    return wp.log(above) + (z - (above - 1.0)) / above  # what the sum lost
 
 
 @wp.kernel
@@ -130,19 +131,13 @@ def _splat_soft_kernel(
     n, v, i, block = wp.tid()
     t = first_target + n
     row = float(i) + pixel_centre
+    to_ray, to_world = ray_from_pixel[v], world_from_source[v]
+    to_target, to_pixel = target_from_world[t], pixel_from_target[t]
     for j in range(block * run, wp.min(block * run + run, depths.shape[2])):
         depth = depths[v, i, j]
         if depth > 0.0:
             column = float(j) + pixel_centre
-            landed = _land(
-                ray_from_pixel[v],
-                world_from_source[v],
-                target_from_world[t],
-                pixel_from_target[t],
-                column,
-                row,
-                depth,
-            )
+            landed = _land(to_ray, to_world, to_target, to_pixel, column, row, depth)
             z = landed[2]
             x = (landed[0] / (z + 1.0e-7) - column) + float(j) + 1.0  # as published: flow, and a margin of one pixel
             y = (landed[1] / (z + 1.0e-7) - row) + float(i) + 1.0
@@ -190,18 +185,13 @@ def _farthest_kernel(
     n, v, i = wp.tid()
     t = first_target + n
     largest = float(0.0)
+    row = float(i) + pixel_centre
+    to_ray, to_world = ray_from_pixel[v], world_from_source[v]
+    to_target, to_pixel = target_from_world[t], pixel_from_target[t]
     for j in range(depths.shape[2]):
         depth = depths[v, i, j]
         if depth > 0.0:
-            landed = _land(
-                ray_from_pixel[v],
-                world_from_source[v],
-                target_from_world[t],
-                pixel_from_target[t],
-                float(j) + pixel_centre,
-                float(i) + pixel_centre,
-                depth,
-            )
+            landed = _land(to_ray, to_world, to_target, to_pixel, float(j) + pixel_centre, row, depth)
             largest = wp.max(largest, landed[2])
     wp.atomic_max(farthest, t, largest)
 
