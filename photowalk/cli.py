@@ -396,6 +396,10 @@ def _parser() -> argparse.ArgumentParser:
         "--scale-to", metavar="TEXT", help="'camera height 1.6m' or 'door height 2.0m from X,Y to X,Y' (photo's pixels)"
     )
 
+    command = _command(commands, "simulate", simulate, "let a robot drive along the walk in MuJoCo; video and report")
+    command.add_argument("world", metavar="WORLD")
+    command.add_argument("--seconds", type=float, default=60, help="that it may take at most (default: 60)")
+
     command = _command(
         commands, "export", export, "write files for viewers, engines and simulators; see docs/export.md"
     )
