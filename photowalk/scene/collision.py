@@ -29,15 +29,16 @@ _FACTORS = 50  # tried from 1 downwards
 
 
 @dataclass(frozen=True)
-class _Surfaces:
-    """The near depth of every tile of every view."""
+class Surfaces:
+    """The near depth of every tile of every view: what `known_surfaces` makes of views, to be used more than once."""
 
     cameras: Cameras  # [K], of the size of the tile grid
     depth: Tensor  # [K, h, w], +inf where nothing is known
+    clearance: float  # unless said otherwise
 
 
 def shorten(
-    path: Cameras, views: list[View], clearance: float | None = None, *, unit: str = "m"
+    path: Cameras, views: list[View] | Surfaces | None, clearance: float | None = None, *, unit: str = "m"
 ) -> tuple[Cameras, str | None]:
     """path [F] -> (a path [F] that keeps clear of what `views` know, a note in words or None if nothing was changed).
 
@@ -45,10 +46,10 @@ def shorten(
     Where the path starts closer than that to a surface, what the start has is enough. `unit` is what the note calls a
     world unit.
     """
-    surfaces = _surfaces(views)
+    surfaces = known_surfaces(views) if isinstance(views, list) else views
     if surfaces is None or len(path) < 2:
         return path, None
-    clearance = _default_clearance(views) if clearance is None else clearance
+    clearance = surfaces.clearance if clearance is None else clearance
     if not clearance > 0:
         raise ValueError(f"clearance must be a positive distance, got {clearance}")
     centres = path.centres.detach().double().cpu()
@@ -69,15 +70,15 @@ def shorten(
     return shortened, f"the path {done} because it would have run into something {ahead:.1f} {unit} ahead"
 
 
-def blocked(path: Cameras, views: list[View], clearance: float | None = None) -> torch.Tensor:
-    """Which cameras of path [F] are too close to what `views` know: bool [F], as `shorten` judges them."""
-    surfaces = _surfaces(views)
+def blocked(path: Cameras, surfaces: Surfaces | None) -> Tensor:
+    """Which cameras of path [F] are too close to what is known: bool [F], as `shorten` judges them."""
     if surfaces is None:
         return torch.zeros(len(path), dtype=torch.bool)
-    return _blocked(path.centres.double().cpu(), surfaces, clearance or _default_clearance(views))
+    return _blocked(path.centres.double().cpu(), surfaces, surfaces.clearance)
 
 
-def _surfaces(views: list[View]) -> _Surfaces | None:
+def known_surfaces(views: list[View]) -> Surfaces | None:
+    """What `views` know; None if none of them has depth."""
     views = [view for view in views if bool((view.depth > 0).any())]
     if not views:
         return None
@@ -96,7 +97,11 @@ def _surfaces(views: list[View]) -> _Surfaces | None:
         raise ValueError("views of one size are wanted, got several; resize them first")
     poses = torch.stack([camera.camera_from_world for camera in cameras])
     intrinsics = torch.stack([camera.intrinsics for camera in cameras])
-    return _Surfaces(replace(cameras[0], camera_from_world=poses, intrinsics=intrinsics), torch.stack(tiles))
+    return Surfaces(
+        replace(cameras[0], camera_from_world=poses, intrinsics=intrinsics),
+        torch.stack(tiles),
+        _default_clearance(views),
+    )
 
 
 def _near_depth(blocks: Tensor) -> Tensor:
@@ -118,7 +123,7 @@ def _default_clearance(views: list[View]) -> float:
     return 1.0  # only sky is seen: nothing can be hit, whatever the clearance
 
 
-def _blocked(points: Tensor, surfaces: _Surfaces, clearance: float) -> Tensor:
+def _blocked(points: Tensor, surfaces: Surfaces, clearance: float) -> Tensor:
     """points [P, 3] -> [P] bool, by the vote of the views."""
     pixels, depth = surfaces.cameras.project(points.expand(len(surfaces.cameras), -1, -1))
     count, height, width = surfaces.depth.shape
@@ -129,7 +134,7 @@ def _blocked(points: Tensor, surfaces: _Surfaces, clearance: float) -> Tensor:
     return (gap.abs() < clearance).sum(0) > (gap.isfinite() & (gap >= clearance)).sum(0)
 
 
-def _hits(centres: Tensor, surfaces: _Surfaces, clearance: float) -> bool:
+def _hits(centres: Tensor, surfaces: Surfaces, clearance: float) -> bool:
     return bool(_blocked(_dense(centres, clearance), surfaces, clearance).any())
 
 
@@ -150,7 +155,7 @@ def _line(centres: Tensor) -> Tensor:
     return centres[:1] + share[:, None] * (centres[-1:] - centres[:1])
 
 
-def _largest_free_factor(centres: Tensor, base: Tensor, surfaces: _Surfaces, clearance: float) -> float:
+def _largest_free_factor(centres: Tensor, base: Tensor, surfaces: Surfaces, clearance: float) -> float:
     """The largest of a grid of factors in [0, 1) whose path is free, refined by bisection."""
     tried = 1.0
     for step in range(_FACTORS - 1, -1, -1):
@@ -179,7 +184,7 @@ def _with_centres(path: Cameras, centres: Tensor, keeps_end: bool) -> Cameras:
     return replace(path, camera_from_world=torch.where(keep[:, None, None], original, poses))
 
 
-def _distance_to_hit(centres: Tensor, surfaces: _Surfaces, clearance: float) -> float:
+def _distance_to_hit(centres: Tensor, surfaces: Surfaces, clearance: float) -> float:
     """Straight distance from the start to the first blocked point, and the clearance that lies beyond it."""
     dense = _dense(centres, clearance)
     first = int(_blocked(dense, surfaces, clearance).nonzero()[0, 0])

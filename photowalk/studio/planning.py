@@ -64,9 +64,8 @@ def plan_walk(scenery: Scenery, request: schemas.PathRequest) -> Planned:
     else:
         path, notes = _through(start, request, chunk)
     _check_length(len(path) - 1, chunk)
-    views = scenery.views()
-    hits = blocked(path, views)
-    kept, word = shorten(path, views) if request.avoid else (path, None)
+    hits = blocked(path, scenery.surfaces)
+    kept, word = shorten(path, scenery.surfaces) if request.avoid else (path, None)
     if word is not None:
         notes.append(word)
     elif bool(hits[1:].any()):

@@ -18,6 +18,7 @@ from torch import Tensor
 from photowalk.geometry.cameras import Cameras
 from photowalk.memory.policies import Candidates, GreedyCoverage
 from photowalk.memory.spatial_memory import SpatialMemory
+from photowalk.scene.collision import Surfaces, known_surfaces
 from photowalk.scene.images import to_bytes
 from photowalk.scene.types import View
 from photowalk.studio import schemas
@@ -25,6 +26,7 @@ from photowalk.studio.errors import NotFoundError
 from photowalk.world.state import Chunk
 from photowalk.world.store import Manifest, WorldStore
 
+MAX_WORLDS_KEPT = 32
 MAX_CHUNKS_KEPT = 64  # of all worlds, about 8 MB each at nano's size
 
 
@@ -46,6 +48,7 @@ class Scenery:
 
     manifest: Manifest
     chunks: tuple[ChunkScenery, ...]
+    surfaces: Surfaces | None  # what a walk could run into
 
     @property
     def cameras(self) -> Cameras:
@@ -60,17 +63,6 @@ class Scenery:
                 return chunk.pictures[frame - start]
             start += len(chunk.pictures)
         raise NotFoundError(f"this world has frames 0 to {start - 1}, there is no frame {frame}")
-
-    def views(self) -> list[View]:
-        """Every frame that has depth, without its picture: what collisions are looked up in."""
-        found, start = [], 0
-        for chunk in self.chunks:
-            for row, index in enumerate(chunk.depth_frames):
-                depth = chunk.depth[row].float()
-                blank = torch.zeros(1).expand(3, *depth.shape)
-                found.append(View(blank, depth, chunk.cameras[index], start + index))
-            start += len(chunk.pictures)
-        return found
 
     def cloud(self, first_chunk: int = 0, last_chunk: int | None = None) -> tuple[Tensor, Tensor]:
         """Points [N, 3] and their colours, uint8 [N, 3], of some chunks."""
@@ -104,12 +96,23 @@ class Scenery:
 class SceneryCache:
     def __init__(self) -> None:
         self._chunks: OrderedDict[str, ChunkScenery] = OrderedDict()
+        self._known: OrderedDict[tuple[str, ...], Surfaces | None] = OrderedDict()  # by the chunks of a world
         self._lock, self._reading = Lock(), Lock()
 
     def get(self, folder: str | Path) -> Scenery:
         """The world as it is now. Raises WorldError."""
         store = WorldStore(folder)
-        return Scenery(store.manifest, tuple(self._chunk(store, index) for index in range(len(store.manifest.chunks))))
+        chunks = tuple(self._chunk(store, index) for index in range(len(store.manifest.chunks)))
+        return Scenery(store.manifest, chunks, self._surfaces(store.manifest, chunks))
+
+    def _surfaces(self, manifest: Manifest, chunks: tuple[ChunkScenery, ...]) -> Surfaces | None:
+        key = tuple(entry.files["depth.safetensors"].sha256 for entry in manifest.chunks)
+        with self._reading:
+            if key not in self._known:
+                self._known[key] = known_surfaces(_views(chunks))
+                while len(self._known) > MAX_WORLDS_KEPT:
+                    self._known.popitem(last=False)
+            return self._known[key]
 
     def _chunk(self, store: WorldStore, index: int) -> ChunkScenery:
         files = store.manifest.chunks[index].files
@@ -128,6 +131,18 @@ class SceneryCache:
                 while len(self._chunks) > MAX_CHUNKS_KEPT:
                     self._chunks.popitem(last=False)
         return scenery
+
+
+def _views(chunks: tuple[ChunkScenery, ...]) -> list[View]:
+    """Every frame that has depth, without its picture."""
+    found, start = [], 0
+    for chunk in chunks:
+        for row, index in enumerate(chunk.depth_frames):
+            depth = chunk.depth[row].float()
+            blank = torch.zeros(1).expand(3, *depth.shape)
+            found.append(View(blank, depth, chunk.cameras[index], start + index))
+        start += len(chunk.pictures)
+    return found
 
 
 def jpeg(image: Tensor, quality: int = 88) -> bytes:
