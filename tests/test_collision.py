@@ -8,7 +8,7 @@ import torch
 from photowalk.geometry import motions, paths
 from photowalk.geometry.cameras import Cameras
 from photowalk.geometry.path_language import plan
-from photowalk.scene.collision import shorten
+from photowalk.scene.collision import blocked, known_surfaces, shorten
 from photowalk.scene.types import View
 
 HEIGHT, WIDTH = 128, 224
@@ -139,3 +139,15 @@ def test_a_long_memory_is_quick():
 def test_clearance_must_be_positive(clearance):
     with pytest.raises(ValueError, match="clearance must be a positive distance"):
         shorten(walk("forward 5"), [view(3.0)], clearance=clearance)
+
+
+def test_blocked_cameras_are_those_that_shorten_keeps_clear_of():
+    surfaces = known_surfaces([view(3.0)])
+    path = walk("forward 3")
+    hits = blocked(path, surfaces)
+    assert not bool(hits[0])
+    assert bool(hits.any())
+    kept, note = shorten(path, surfaces)
+    assert note is not None
+    assert not bool(blocked(kept, surfaces).any())
+    assert not bool(blocked(path, known_surfaces([])).any())
