@@ -213,7 +213,10 @@ class _Worker:
 
     def _send(self, message: Step | End) -> None:
         with self._sending:
-            self._connection.send(message)
+            try:
+                self._connection.send(message)
+            except OSError:
+                os._exit(1)  # as in listen
 
 
 class _Watch:
