@@ -54,13 +54,21 @@ class Grid:
 
     finest: float
     keys: Tensor  # [N] int64, ascending
-    corners: Tensor  # [N, 3] int64 lower corner, in finest cells
-    levels: Tensor  # [N] int64
     block_keys: Tensor  # [B] int64, ascending: every block with a cell in it or beside it
     block_levels: Tensor  # [B] int64
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    @property
+    def corners(self) -> Tensor:
+        """[N, 3] int64 lower corner of each cell, in finest cells."""
+        return _level_and_corner(self.keys)[1]
+
+    @property
+    def levels(self) -> Tensor:
+        """[N] int64."""
+        return self.keys >> (3 * _AXIS_BITS)
 
     @property
     def sides(self) -> Tensor:
@@ -121,11 +129,11 @@ def widened(keys: Tensor, sizing: Sizing) -> Tensor:
 
 def grid_of_keys(keys: Tensor, sizing: Sizing) -> Grid:
     """The grid of ascending keys; blocks beside its cells are known by level too, so that lookups end."""
-    level, corners = _level_and_corner(keys)
+    _, corners = _level_and_corner(keys)
     blocks = _unmorton(torch.unique(_morton(corners >> _BLOCK_BITS)))
     around = torch.cartesian_prod(*[torch.arange(-1, 2, device=keys.device)] * 3)
     block_keys = torch.unique(_morton((blocks[:, None] + around).flatten(0, 1)))
-    return Grid(sizing.finest, keys, corners, level, block_keys, sizing.block_levels(_unmorton(block_keys)))
+    return Grid(sizing.finest, keys, block_keys, sizing.block_levels(_unmorton(block_keys)))
 
 
 def distinct(cells: Tensor) -> Tensor:

@@ -61,12 +61,12 @@ def _dual_cubes(field: Field) -> Tensor:
     offsets = _corner_offsets()
     # every cube that a surface crosses has a cell behind it; where levels meet, its corner may belong to others only
     chosen = (known & ((field.distance < 0) | grid.beside_coarser())).nonzero()[:, 0]
-    cubes = []
+    cubes, levels, lower = [], grid.levels, grid.corners
     for part in chosen.split(_CHUNK):
-        side = (1 << grid.levels[part])[:, None, None]
-        cubes.append((grid.corners[part, None] + side * offsets).flatten(0, 1))
+        side = (1 << levels[part])[:, None, None]
+        cubes.append((lower[part, None] + side * offsets).flatten(0, 1))
     found = []
-    for part in distinct(torch.cat(cubes) if cubes else grid.corners).split(_CHUNK):
+    for part in distinct(torch.cat(cubes) if cubes else lower).split(_CHUNK):
         around = torch.stack([grid.find(part + offset - 1) for offset in offsets], dim=1)
         complete = (around >= 0).all(1)
         around = around[complete]
