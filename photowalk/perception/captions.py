@@ -55,7 +55,7 @@ class TemplateCaptioner:
 
 
 def load_captioner(name: str, device: torch.device) -> Captioner:
-    """"template", or a Qwen3-VL model by its name on the hub or its folder. Raises ValueError."""
+    """The captioner called template, or a Qwen3-VL model by its name on the hub or its folder. Raises ValueError."""
     return TemplateCaptioner() if name == "template" else QwenCaptioner.of(name, device)
 
 
