@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -122,7 +123,9 @@ def reconstruct(options: argparse.Namespace) -> None:
     from photowalk import World
 
     with _progress() as on_step:
-        world = World.open(options.world).reconstruct(on_step, scale_to=options.scale_to)
+        world = World.open(options.world).reconstruct(
+            on_step, scale_to=options.scale_to, splats=options.splats, refine_steps=options.refine
+        )
     scene = world.folder / "scene"
     print(f"{scene / 'splats.ply'}, {scene / 'mesh.glb'}, {scene / 'collision.ply'}, {world.folder / 'preview.png'}")
 
@@ -333,6 +336,20 @@ def _frames(text: str) -> slice:
         raise argparse.ArgumentTypeError(f"frames are FIRST:END or FIRST:END:STEP, got {text!r}") from None
 
 
+def _splat_count(text: str) -> int | None:
+    """None for all."""
+    match = re.fullmatch(r"(\d+)(k|M)?|all", text)
+    if match is None or (match[1] and int(match[1]) == 0):
+        raise argparse.ArgumentTypeError(f"splats are counted as 500k, 2M, 300000 or all, got {text!r}")
+    return int(match[1]) * {"k": 1000, "M": 1_000_000, None: 1}[match[2]] if match[1] else None
+
+
+def _steps(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"steps are a whole number from 0, got {text!r}")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="photowalk", description="Turn one photograph into a 3D world to walk through."
@@ -395,6 +412,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--scale-to", metavar="TEXT", help="'camera height 1.6m' or 'door height 2.0m from X,Y to X,Y' (photo's pixels)"
     )
+
+    command.add_argument(
+        "--splats", type=_splat_count, metavar="N", default=500_000, help="at most: 500k, 2M, all (default: 500k)"
+    )
+    command.add_argument("--refine", type=_steps, metavar="STEPS", default=0, help="fit the splats to so many frames")
 
     command = _command(commands, "simulate", simulate, "let a robot drive along the walk in MuJoCo; video and report")
     command.add_argument("world", metavar="WORLD")

@@ -1,6 +1,7 @@
 """Reconstruction of a room that is known exactly: a textured box with a pillar in it, half of it open to the sky."""
 
 import math
+import weakref
 
 import pytest
 import torch
@@ -8,10 +9,12 @@ import torch
 from photowalk.evaluate.images import psnr
 from photowalk.geometry.cameras import Cameras
 from photowalk.geometry.motions import look_at
-from photowalk.reconstruct import reconstruct, write_preview
-from photowalk.reconstruct.fuse import remove_floaters, views_with_depth
+from photowalk.reconstruct import reconstruct, refine, write_preview
+from photowalk.reconstruct.fuse import Fused, drop_floaters, views_with_depth
 from photowalk.reconstruct.lift import lift, surface_of
+from photowalk.reconstruct.refine import evenly_spread
 from photowalk.reconstruct.simplify import simplify
+from photowalk.reconstruct.windows import batches
 from photowalk.scene.render import render
 from photowalk.scene.types import Clip, Scene, Splats, View
 
@@ -109,7 +112,7 @@ def test_floaters_are_voted_out():
     some = scene.splats[::50]
     centre = clip.cameras.centres.mean(0)
     floating = Splats(centre + 0.4 * (some.means - centre), some.scales, some.rotations, some.opacities, some.colours)
-    both = remove_floaters(Splats.cat([scene.splats, floating]), views_with_depth([clip]))
+    both = drop_floaters(Fused.of(Splats.cat([scene.splats, floating])), views_with_depth([clip])).splats
     assert len(scene.splats) <= len(both) + 5
     assert len(both) <= len(scene.splats) + 0.05 * len(floating)
 
@@ -170,3 +173,118 @@ def test_preview_writes_a_video_and_a_picture(tmp_path):
     write_preview(scene, path(13), video=tmp_path / "preview.mp4", picture=tmp_path / "preview.png", every=2)
     assert (tmp_path / "preview.mp4").stat().st_size > 1000
     assert (tmp_path / "preview.png").stat().st_size > 1000
+
+
+def test_refining_brings_unseen_frames_closer():
+    clip = walk()
+    scene = reconstruct([clip], budget=6000)
+    cameras, truth = in_between(clip)
+    fitted = refine(scene, lambda: [clip[:4], clip[4:]], frames=len(clip), steps=40)
+    before, after = (psnr(render(of.splats, cameras).image, truth).mean() for of in (scene, fitted))
+    assert len(fitted.splats) == len(scene.splats)
+    assert after > before + 0.5
+
+
+def test_refining_is_not_led_astray_by_a_frame_of_elsewhere():
+    clip = walk()
+    video = clip.video.clone()
+    video[4] = 1 - video[4].flip(-1)
+    spoilt = Clip(video, clip.cameras, clip.depth)
+    scene = reconstruct([clip], budget=6000)
+    cameras, truth = in_between(clip)
+    fitted = refine(scene, lambda: [spoilt], frames=len(clip), steps=40)
+    assert (
+        psnr(render(fitted.splats, cameras).image, truth).mean()
+        > psnr(render(scene.splats, cameras).image, truth).mean() - 0.3
+    )
+
+
+@pytest.mark.parametrize(("count", "frames"), [(5, 20), (20, 20), (7, 3), (1, 1)])
+def test_frames_are_visited_evenly(count, frames):
+    chosen = evenly_spread(count, frames, 0.9)
+    assert len(chosen) == count
+    assert all(0 <= frame < frames for frame in chosen)
+    times = [chosen.count(frame) for frame in range(frames)]
+    assert max(times) - min(times) <= 1
+
+
+def test_views_of_other_exposure_and_scale_do_not_show():
+    clip = walk()
+    factors = 1 + 0.12 * torch.sin(torch.arange(len(clip)) * 2.0)
+    factors[0] = 1
+    video = (clip.video * factors[:, None, None, None]).clamp(0, 1)
+    depth = clip.depth * (1 + 0.3 * (factors - 1))[:, None, None]
+    cameras, truth = in_between(clip)
+    drifting = render(reconstruct([Clip(video, clip.cameras, depth)]).splats, cameras).image
+    assert psnr(drifting, truth).mean() > 24
+
+
+def test_unknown_depth_may_be_nan():
+    clip = walk(4)
+    depth = clip.depth.clone()
+    depth[1] = torch.nan
+    depth[2, 10:20] = torch.nan
+    depth[3, :5] = -1
+    scene = reconstruct([Clip(clip.video, clip.cameras, depth)])
+    assert all(bool(part.isfinite().all()) for part in vars(scene.splats).values())
+    assert psnr(render(scene.splats, clip.cameras[0]).image, clip.video[0]) > 24
+    with pytest.raises(ValueError, match="no frame of this walk has depth"):
+        reconstruct([Clip(clip.video, clip.cameras, torch.full_like(depth, torch.nan))])
+
+
+def still(count):
+    one = path(1)
+    return Cameras(one.camera_from_world.expand(count, 4, 4), one.intrinsics.expand(count, 3, 3), 64, 112)
+
+
+def dolly(count):
+    centres = torch.zeros(count, 3)
+    centres[:, 2] = torch.linspace(0, 1.2, count)
+    return Cameras.from_fov(look_at(centres, centres + torch.tensor([0, 0, 1.0])), 75.0, 64, 112)
+
+
+def turn(count):
+    angles = torch.linspace(0, 2 * math.pi, count)
+    targets = torch.stack([angles.sin(), torch.zeros(count), angles.cos()], dim=-1)
+    return Cameras.from_fov(look_at(torch.zeros(count, 3), targets), 75.0, 64, 112)
+
+
+@pytest.mark.parametrize("cameras", [still(6), still(1), dolly(6), turn(16)], ids=["still", "one", "dolly", "turn"])
+def test_paths_that_tell_nothing_of_depth_give_a_sane_scene(cameras):
+    images, depths = zip(*(look(camera) for camera in cameras))
+    scene = reconstruct([Clip(torch.stack(images), cameras, torch.stack(depths))])
+    assert (scene.splats.means < ROOM[1] + 0.05).all()
+    assert (scene.splats.means > ROOM[0] - 0.05).all()
+    rendered = render(scene.splats, cameras)
+    assert psnr(rendered.image, torch.stack(images)).min() > 25
+    assert rendered.alpha.mean() > 0.98
+
+
+def test_the_length_of_a_walk_costs_no_memory():
+    """3,000 frames that exist only while they are read, of which no more than one window is alive at a time."""
+    alive, most, made = set(), 0, 0
+    cameras = path(9, 16, 24)
+    shown = [look(camera) for camera in cameras]
+
+    def clips():
+        nonlocal most, made
+        for _ in range(300):
+            video = torch.stack([shown[frame % 9][0] for frame in range(10)])
+            depth = torch.stack([shown[frame % 9][1] for frame in range(10)])
+            clip = Clip(video, cameras[[frame % 9 for frame in range(10)]], depth)
+            alive.add(made)
+            weakref.finalize(clip, alive.discard, made)
+            made += 1
+            most = max(most, len(alive))
+            yield clip
+            del clip
+
+    scene = reconstruct(clips(), budget=2000)
+    assert made == 300
+    assert most <= 3
+    assert 100 < len(scene.splats) <= 2000
+
+
+def test_a_stream_is_batched_whole_and_in_order():
+    assert list(batches(range(7), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
+    assert list(batches([], 3)) == []

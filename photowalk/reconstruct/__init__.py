@@ -2,3 +2,4 @@
 
 from photowalk.reconstruct.fuse import reconstruct as reconstruct
 from photowalk.reconstruct.preview import write_preview as write_preview
+from photowalk.reconstruct.refine import refine as refine

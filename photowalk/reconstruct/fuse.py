@@ -1,12 +1,13 @@
 """Splats of many views made one: surfaces already described add nothing, floaters go, the sky goes to a dome.
 
-Views come in order of trust (a walk's own order: the photo first). It trusts the views' cameras and depths.
+Views come in order of trust (a walk's own order: the photo first), a window of them at a time, so that the length of a
+walk costs no memory. It trusts the views' cameras; depths it trusts up to a factor of each view's own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -15,116 +16,163 @@ from torch import Tensor
 from photowalk.geometry.cameras import Cameras
 from photowalk.geometry.motions import rotation_from_quaternion
 from photowalk.kernels.rasterise import SH_DC, rasterise
+from photowalk.reconstruct.complete import complete
 from photowalk.reconstruct.lift import FOOTPRINT, Surface, lift, surface_of
-from photowalk.reconstruct.simplify import simplify
+from photowalk.reconstruct.photometric import exposure_gain
+from photowalk.reconstruct.simplify import merge, neighbours
+from photowalk.reconstruct.sky_dome import add_sky, build_dome
+from photowalk.reconstruct.windows import batches, stream_views
 from photowalk.scene.types import Clip, Scene, Splats, View
 
+BUDGET = 500_000  # splats of the geometry
+WINDOW, OVERLAP = 24, 8  # views held at once, and of these those that were held before
+FILL_EVERY = 4  # views
+OPEN = 0.5  # alpha below which a pixel is a hole
+EXPOSURE_MEMORY = 0.9  # of a gain, as a power: brightness follows what was there, but may change along a walk
 AGREEMENT = 0.03  # relative depth difference within which two views mean the same surface
 CLOSED = 0.8  # alpha from which a surface counts as described
 COARSER = 1.6  # a surface described by splats this many times larger than a pixel is described anew
-DARK = 0.05  # colours this close to black or white say nothing about exposure
-SKY_DISTANCE = 4.0  # radius of the sky dome, times the farthest depth seen
-SKY_SHRINK = 2  # sky is smooth: one splat for so many pixels along each side
+SKY_DISTANCE = 4.0  # radius of the sky dome, times the farthest that was seen
+_CO_VISIBLE = 0.15  # share of a view that must be described for its scale to be judged by it
+_SAME_PLACE = 0.15  # relative depth difference beyond which a pixel shows another surface rather than another scale
+_SCALE_NOISE = 0.005  # corrections below this are no better than none
+
+
+@dataclass(frozen=True)
+class Fused:
+    """Splats and the votes on them: how many views saw them, and how many saw something behind them instead."""
+
+    splats: Splats
+    seen: Tensor  # [N]
+    seen_through: Tensor  # [N]
+
+    def __getitem__(self, index) -> Fused:
+        return Fused(self.splats[index], self.seen[index], self.seen_through[index])
+
+    @property
+    def trusted(self) -> Splats:
+        """The splats, the fainter the more views saw through them."""
+        trust = (1 + self.seen) / (1 + self.seen + self.seen_through)
+        return replace(self.splats, opacities=self.splats.opacities * trust)
+
+    @staticmethod
+    def nothing() -> Fused:
+        return Fused.of(Splats(*(torch.zeros(0, *shape) for shape in ((3,), (3,), (4,), (), (1, 3)))))
+
+    @staticmethod
+    def of(splats: Splats) -> Fused:
+        return Fused(splats, *torch.zeros(2, len(splats)).to(splats.means))
+
+    @staticmethod
+    def cat(parts: Sequence[Fused]) -> Fused:
+        votes = (torch.cat([getattr(part, name) for part in parts]) for name in ("seen", "seen_through"))
+        return Fused(Splats.cat([part.splats for part in parts]), *votes)
 
 
 def reconstruct(
-    walk: Sequence[Clip] | Sequence[View],
+    walk: Iterable[Clip] | Iterable[View],
     *,
-    budget: int = 400_000,
-    on_step: Callable[[int, int], None] | None = None,
+    budget: int | None = BUDGET,
+    on_view: Callable[[int], None] | None = None,
 ) -> Scene:
-    """Splats of a walk, from the frames whose depth is known (depth 0 = unknown, inf = sky).
+    """Splats of a walk, from the frames whose depth is known (depth 0 or NaN = unknown, inf = sky).
 
-    `budget` bounds the number of splats of the geometry; neighbours are merged until it holds. `on_step(done, total)`
-    is called after every view. Raises ValueError if no frame has depth.
+    `walk` is read once, from front to back; no more than WINDOW views of it are held. `budget` bounds the number of
+    splats of the geometry, where it is given; neighbours are merged until it holds. `on_view(done)` is called after
+    every view. Raises ValueError if no frame has depth or no frame shows a surface.
     """
-    views = views_with_depth(walk)
-    if not views:
+    if budget is not None and budget < 1:
+        raise ValueError(f"a budget of {budget} splats holds no scene; give at least 1")
+    fused, sky, origin, farthest, done = Fused.nothing(), None, None, 0.0, 0
+    held: list[View] = []
+    for batch in batches(stream_views(walk), WINDOW - OVERLAP):
+        earlier = held[-OVERLAP:]
+        held = []
+        for view in batch:
+            fused, view = add_view(fused, view)
+            sky = add_sky(sky, view)
+            held.append(view)
+            origin = view.camera.centres if origin is None else origin
+            farthest = max(farthest, _reach(view, origin))
+            done += 1
+            if on_view is not None:
+                on_view(done)
+        fused = drop_floaters(fused, held, earlier)
+        for view in held[::FILL_EVERY]:
+            fused = fill_holes(fused, view)
+        fused = fused if budget is None else limit(fused, 2 * budget)
+    if origin is None:
         raise ValueError(
             "no frame of this walk has depth, and splats need it; generate the walk with a depth estimator"
         )
-    if budget < 1:
-        raise ValueError(f"a budget of {budget} splats holds no scene; give at least 1")
-    splats, sky = None, None
-    dome = SKY_DISTANCE * _farthest(views)
-    for done, view in enumerate(views, 1):
-        surface = surface_of(view.depth, view.camera)
-        splats = add_view(splats, view, surface)
-        sky = add_sky(sky, view, dome)
-        if on_step is not None:
-            on_step(done, len(views))
-    if splats is None or len(splats) == 0:
+    if len(fused.splats) == 0:
         raise ValueError("the depth of this walk is all sky or unknown; there is no surface to make splats of")
-    splats = simplify(remove_floaters(splats, views), budget)
-    return Scene(splats, None if sky is None or len(sky) == 0 else sky)
+    fused = fused if budget is None else limit(fused, budget)
+    return Scene(fused.trusted, build_dome(sky, origin, SKY_DISTANCE * farthest))
 
 
-def views_with_depth(walk: Sequence[Clip] | Sequence[View]) -> list[View]:
-    """The frames of clips (in order, numbered through) or views whose depth is known somewhere."""
-    views: list[View] = []
-    start = 0
-    for part in walk:
-        if isinstance(part, View):
-            views.append(part)
-        else:
-            if part.depth is not None:
-                kept = [frame for frame in range(len(part)) if (part.depth[frame] > 0).any()]
-                views += [View(part.video[f], part.depth[f], part.cameras[f], start + f) for f in kept]
-            start += len(part)
-    return [view for view in views if (view.depth > 0).any()]
+def views_with_depth(walk: Iterable[Clip] | Iterable[View]) -> list[View]:
+    """All frames whose depth is known somewhere, at once."""
+    return list(stream_views(walk))
 
 
-def add_view(splats: Splats | None, view: View, surface: Surface) -> Splats:
-    """The splats so far with those of one view's pixels that they do not describe, or describe too coarsely."""
-    if splats is None or len(splats) == 0:
-        return lift(view.image, surface, view.camera, surface.valid)
-    seen = _describe(splats, view.camera)
-    same = (seen.alpha > CLOSED) & ((seen.depth - view.depth).abs() < _tolerance(view.depth, surface))
-    too_coarse = same & (seen.footprint > COARSER * surface.footprint)
-    chosen = surface.valid & (~same | too_coarse)
-    landing = _land(splats, view)
-    image = (view.image * _exposure(splats, view, landing)[:, None, None]).clamp(0, 1)
+def add_view(fused: Fused, view: View) -> tuple[Fused, View]:
+    """The splats so far with those of one view's pixels that they do not describe, or describe too coarsely; and the
+    view as it was added: in the scale and the exposure of what was there."""
+    if len(fused.splats) == 0:
+        surface = surface_of(view.depth, view.camera)
+        return Fused.of(lift(view.image, surface, view.camera, surface.valid)), view
+    described = _describe(fused.splats, view.camera)
+    view = replace(view, depth=_scale(described, view.depth) * view.depth)
+    landing = _land(fused.splats, view)
+    known = fused.splats.colours[landing.agrees, 0] * SH_DC + 0.5
+    gain = exposure_gain(known, view.image.reshape(3, -1)[:, landing.pixel[landing.agrees]].T)
+    view = replace(view, image=(view.image * gain[:, None, None] ** EXPOSURE_MEMORY).clamp(0, 1))
+    surface = surface_of(view.depth, view.camera)
+    same = (described.alpha > CLOSED) & ((described.depth - view.depth).abs() < _tolerance(view.depth, surface))
+    too_coarse = same & (described.footprint > COARSER * surface.footprint)
     replaced = _inside(landing, too_coarse & surface.valid)
-    replaced &= splats.scales[:, 1] / FOOTPRINT > COARSER * surface.footprint.reshape(-1)[landing.pixel]
-    return Splats.cat([splats[~replaced], lift(image, surface, view.camera, chosen)])
+    replaced &= fused.splats.scales[:, 1] / FOOTPRINT > COARSER * surface.footprint.reshape(-1)[landing.pixel]
+    added = Fused.of(lift(view.image, surface, view.camera, surface.valid & (~same | too_coarse)))
+    return Fused.cat([fused[~replaced], added]), view
 
 
-def add_sky(sky: Splats | None, view: View, radius: float) -> Splats | None:
-    """The dome so far with the view's sky where it has none, as round splats around the world's origin."""
-    in_sky = torch.isinf(view.depth)
-    if not in_sky.any():
-        return sky
-    share = F.avg_pool2d(in_sky.float()[None], SKY_SHRINK, ceil_mode=True)[0]
-    colour = F.avg_pool2d(view.image * in_sky, SKY_SHRINK, ceil_mode=True) / share.clamp_min(1e-6)
-    camera = view.camera.resized(*share.shape)
-    missing = share > 0
-    if sky is not None and len(sky) > 0:
-        missing &= _describe(sky, camera).alpha < 0.5
-    origin, directions = camera.rays()
-    means = origin + radius * directions[missing]
-    sigma = torch.full((len(means),), 1.2 * FOOTPRINT * radius / float(camera.intrinsics[0, 0]))
-    added = Splats(
-        means=means,
-        scales=sigma[:, None].expand(-1, 3).to(means),
-        rotations=torch.tensor([1.0, 0, 0, 0]).to(means).expand(len(means), 4),
-        opacities=torch.ones(len(means)).to(means),
-        colours=((colour[:, missing].T - 0.5) / SH_DC)[:, None],
-    )
-    return added if sky is None else Splats.cat([sky, added])
-
-
-def remove_floaters(splats: Splats, views: Sequence[View]) -> Splats:
-    """Drop splats that more views see through than see; the opacity of the others follows the votes."""
-    seen, seen_through = torch.zeros(2, len(splats), device=splats.means.device)
-    for view in views:
+def drop_floaters(fused: Fused, views: Sequence[View], earlier: Sequence[View] = ()) -> Fused:
+    """Let `views` vote on all splats and the `earlier` ones, which did so before, on those that nobody voted on yet;
+    without the splats that more views see through than see."""
+    new = (fused.seen + fused.seen_through) == 0
+    seen, seen_through = fused.seen.clone(), fused.seen_through.clone()
+    for view, voters in [*((view, None) for view in views), *((view, new) for view in earlier)]:
         around = -F.max_pool2d(-view.depth[None], 3, stride=1, padding=1)[0]  # an edge may pass through the pixel
-        landing = _land(splats, view)
-        seen += landing.agrees
-        seen_through += landing.in_view & (landing.depth < (1 - 2 * AGREEMENT) * around.reshape(-1)[landing.pixel])
-    keep = seen >= seen_through
-    trust = ((1 + seen) / (1 + seen + seen_through))[keep]
-    kept = splats[keep]
-    return Splats(kept.means, kept.scales, kept.rotations, kept.opacities * trust, kept.colours)
+        landing = _land(fused.splats, view)
+        through = landing.in_view & (landing.depth < (1 - 2 * AGREEMENT) * around.reshape(-1)[landing.pixel])
+        seen += landing.agrees if voters is None else landing.agrees & voters
+        seen_through += through if voters is None else through & voters
+    return Fused(fused.splats, seen, seen_through)[seen >= seen_through]
+
+
+def fill_holes(fused: Fused, view: View) -> Fused:
+    """Splats for the pixels of `view`, its sky apart, where nothing is described although something must be: at a depth
+    continued from around them. Later views that see through them vote them out."""
+    if len(fused.splats) == 0:
+        return fused
+    described = _describe(fused.splats, view.camera)
+    known = (described.alpha > CLOSED) & (described.depth > 0)
+    hole = (described.alpha < OPEN) & torch.isfinite(view.depth)
+    if not hole.any() or not known.any():
+        return fused
+    surface = surface_of(complete(described.depth, known), view.camera)
+    return Fused.cat([fused, Fused.of(lift(view.image, surface, view.camera, hole))])
+
+
+def limit(fused: Fused, budget: int) -> Fused:
+    """At most `budget` splats; what is merged votes with the mean of its parts."""
+    if len(fused.splats) <= budget:
+        return fused
+    group = neighbours(fused.splats, budget)
+    size = torch.bincount(group)
+    votes = (torch.zeros(len(size)).to(kind).index_add_(0, group, kind) for kind in (fused.seen, fused.seen_through))
+    return Fused(merge(fused.splats, group), *(total / size for total in votes))
 
 
 @dataclass(frozen=True)
@@ -141,6 +189,18 @@ def _describe(splats: Splats, camera: Cameras) -> _Description:
     pose, intrinsics = camera.camera_from_world, camera.intrinsics
     sums, alpha, _, median = rasterise(splats.means, axes, splats.opacities, footprints, pose, intrinsics, *size)
     return _Description(alpha, median, sums[..., 0] / alpha.clamp_min(1e-6))
+
+
+def _scale(described: _Description, depth: Tensor) -> float:
+    """What `depth` [H, W] must be multiplied with to lie on what is described: with known cameras, all that is left of
+    a similarity. The median over the pixels that both see; 1 where these are few or it is as good as 1."""
+    finite = torch.isfinite(depth) & (depth > 0)
+    ratio = described.depth / torch.where(finite, depth, 1)
+    both = finite & (described.alpha > CLOSED) & ((ratio - 1).abs() < _SAME_PLACE)
+    if both.sum() < _CO_VISIBLE * depth.numel():
+        return 1.0
+    scale = float(ratio[both].median())
+    return scale if abs(scale - 1) > _SCALE_NOISE else 1.0
 
 
 def _tolerance(depth: Tensor, surface: Surface) -> Tensor:
@@ -174,16 +234,7 @@ def _inside(landing: _Landing, mask: Tensor) -> Tensor:
     return landing.agrees & inner.reshape(-1)[landing.pixel]
 
 
-def _exposure(splats: Splats, view: View, landing: _Landing) -> Tensor:
-    """Gain per colour [3] that brings the view to the brightness of the splats it sees again: the median ratio."""
-    known = splats.colours[landing.agrees, 0] * SH_DC + 0.5
-    now = view.image.reshape(3, -1)[:, landing.pixel[landing.agrees]].T
-    usable = ((known > DARK) & (now > DARK) & (known < 1 - DARK) & (now < 1 - DARK)).all(dim=-1)
-    if usable.float().mean() < 0.05 or usable.sum() < 500:
-        return torch.ones(3).to(known)
-    return (known[usable] / now[usable]).median(dim=0).values.clamp(0.5, 2)
-
-
-def _farthest(views: Sequence[View]) -> float:
-    depths = [view.depth[torch.isfinite(view.depth)] for view in views]
-    return max((float(depth.max()) for depth in depths if len(depth)), default=0.0) or 1.0
+def _reach(view: View, origin: Tensor) -> float:
+    """How far from `origin` [3] the view's camera is and sees."""
+    finite = view.depth[torch.isfinite(view.depth)]
+    return float((view.camera.centres - origin).norm()) + (float(finite.max()) if len(finite) else 0.0)

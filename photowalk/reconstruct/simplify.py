@@ -19,14 +19,18 @@ _HASH = (0x1F3D5B79AC2E4F61, 0x2545F4914F6CDD1D, 0x369DEA0F31A53F85, 0x27BB2EE68
 
 def simplify(splats: Splats, budget: int) -> Splats:
     """At most `budget` splats. Cells grow with each splat's own size, so near detail is kept as long as far detail."""
+    return splats if len(splats) <= budget else merge(splats, neighbours(splats, budget))
+
+
+def neighbours(splats: Splats, budget: int) -> Tensor:
+    """Groups [N] (0 .. G - 1, G <= `budget`) of splats that lie close enough together to be one."""
     cell = 1.0
-    while len(splats) > budget:
+    while True:
         group = _cells(splats, cell) if cell < _ENDLESS else torch.zeros_like(splats.opacities).long()
         groups = int(group.max()) + 1
         if groups <= budget:
-            return merge(splats, group)
+            return group
         cell *= max(_GROWTH, (groups / budget) ** 0.5)  # splats lie on surfaces, so their number falls with the area
-    return splats
 
 
 def merge(splats: Splats, group: Tensor) -> Splats:

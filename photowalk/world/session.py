@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -30,6 +30,7 @@ from photowalk.scene.ground import read_ground
 from photowalk.scene.images import Fit, read_photo
 from photowalk.scene.mesh_files import read_mesh
 from photowalk.scene.posed_pictures import read_posed_pictures
+from photowalk.scene.types import Clip
 from photowalk.world.generator import Generator
 from photowalk.world.progress import OnStep, Progress
 from photowalk.world.state import WorldState, depth_quantile
@@ -301,24 +302,47 @@ class World:
 
     # ---- lifting and exporting
 
-    def reconstruct(self, on_step: OnStep = _ignore, *, scale_to: str | None = None) -> World:
+    def reconstruct(
+        self,
+        on_step: OnStep = _ignore,
+        *,
+        scale_to: str | None = None,
+        splats: int | None = 500_000,
+        refine_steps: int = 0,
+    ) -> World:
         """Splats, a preview of them and meshes into the folder's scene/, and preview.png.
 
+        `splats` bounds their number (None: as many as there are to see), `refine_steps` is how many frames of the walk
+        they are then fitted to, one after the other.
         `scale_to` corrects the metre: "door height 2.0m from 210,80 to 214,300" (photowalk.reconstruct.scale).
         """
         from photowalk.export.ply import write_ply
-        from photowalk.reconstruct import reconstruct, write_preview
+        from photowalk.reconstruct import reconstruct, refine, write_preview
         from photowalk.reconstruct.meshing.files import mesh_clips, write_meshes
 
         with self._store.locked():
-            clips = [self._store.chunk(index).clip for index in range(len(self._store.manifest.chunks))]
+            entries = self._store.manifest.chunks
+
+            def walk() -> Iterator[Clip]:
+                """One chunk in memory at a time."""
+                return (self._store.chunk(index).clip for index in range(len(entries)))
+
             meshes = mesh_clips(
-                clips,
+                walk(),
                 scale_from=self._scale_from(),
                 scale_to=scale_to,
                 on_step=lambda done, total: on_step(Progress("mesh", done, total)),
             )
-            scene = reconstruct(clips, on_step=lambda done, total: on_step(Progress("splats", done, total)))
+            known = sum(entry.depth_frames for entry in entries)
+            scene = reconstruct(walk(), budget=splats, on_view=lambda done: on_step(Progress("splats", done, known)))
+            if refine_steps:
+                scene = refine(
+                    scene,
+                    walk,
+                    frames=self._store.manifest.frames,
+                    steps=refine_steps,
+                    on_step=lambda done, total: on_step(Progress("refine", done, total)),
+                )
             with self._store.new_scene() as folder:
                 write_ply(folder / "splats.ply", scene.everything)
                 write_meshes(folder, meshes, self._store.cameras()[0])

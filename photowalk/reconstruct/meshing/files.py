@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from photowalk.scene.types import Clip, Mesh
 
 
 def mesh_clips(
-    clips: Sequence[Clip],
+    clips: Iterable[Clip],
     *,
     scale_from: str,
     scale_to: str | None = None,
