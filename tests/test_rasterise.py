@@ -8,7 +8,7 @@ import torch
 from photowalk.geometry.cameras import Cameras
 from photowalk.geometry.motions import rotation_from_quaternion
 from photowalk.kernels.rasterise import LOW_PASS, SH_DC, evaluate_harmonics, harmonics_basis
-from photowalk.scene.render import render
+from photowalk.scene.render import render, render_normals
 from photowalk.scene.types import Splats
 
 
@@ -154,3 +154,21 @@ def test_cuda_agrees_with_the_cpu():
         *(getattr(splats, name).cuda() for name in ("means", "scales", "rotations", "opacities", "colours"))
     )
     assert torch.allclose(render(on_gpu, camera()).image.cpu(), render(splats, camera()).image, atol=1e-5)
+
+
+def test_normals_of_a_tilted_wall_face_the_camera():
+    y, x = torch.meshgrid(torch.linspace(-4, 4, 81), torch.linspace(-4, 4, 81), indexing="ij")
+    angle = math.radians(30)  # about the x axis
+    means = torch.stack([x, y * math.cos(angle), 4 + y * math.sin(angle)], dim=-1).view(-1, 3)
+    count = len(means)
+    wall = Splats(
+        means=means,
+        scales=torch.tensor([0.1, 0.1, 0.01]).expand(count, 3),
+        rotations=torch.tensor([math.cos(angle / 2), math.sin(angle / 2), 0, 0]).expand(count, 4),
+        opacities=torch.full((count,), 0.9),
+        colours=torch.zeros(count, 1, 3),
+    )
+    normals = render_normals(wall, Cameras.from_fov(torch.eye(4), 50.0, 20, 30))
+    expected = torch.tensor([0, math.sin(angle), -math.cos(angle)])
+    assert torch.allclose(normals, expected[:, None, None].expand_as(normals), atol=1e-4)
+    assert not render_normals(wall[means[:, 2] < 0], Cameras.from_fov(torch.eye(4), 50.0, 20, 30)).any()

@@ -10,8 +10,10 @@ from photowalk.evaluate.images import psnr
 from photowalk.geometry.cameras import Cameras
 from photowalk.geometry.motions import look_at
 from photowalk.reconstruct import reconstruct, refine, write_preview
+from photowalk.reconstruct.complete import complete
 from photowalk.reconstruct.fuse import Fused, drop_floaters, views_with_depth
 from photowalk.reconstruct.lift import lift, surface_of
+from photowalk.reconstruct.photometric import exposure_gain, ssim
 from photowalk.reconstruct.refine import evenly_spread
 from photowalk.reconstruct.simplify import simplify
 from photowalk.reconstruct.windows import batches
@@ -269,9 +271,10 @@ def test_the_length_of_a_walk_costs_no_memory():
     def clips():
         nonlocal most, made
         for _ in range(300):
-            video = torch.stack([shown[frame % 9][0] for frame in range(10)])
-            depth = torch.stack([shown[frame % 9][1] for frame in range(10)])
-            clip = Clip(video, cameras[[frame % 9 for frame in range(10)]], depth)
+            video = shown[made % 9][0].expand(10, 3, 16, 24)
+            depth = torch.zeros(10, 16, 24)
+            depth[9] = shown[made % 9][1]
+            clip = Clip(video, cameras[[made % 9] * 10], depth)
             alive.add(made)
             weakref.finalize(clip, alive.discard, made)
             made += 1
@@ -283,6 +286,37 @@ def test_the_length_of_a_walk_costs_no_memory():
     assert made == 300
     assert most <= 3
     assert 100 < len(scene.splats) <= 2000
+
+
+def test_holes_in_the_depth_are_filled_from_around_them():
+    clip = walk(5)
+    depth = clip.depth.clone()
+    depth[:, 20:40, 60:80] = 0  # a blind spot that goes with the camera, as a depth camera's
+    depth[:, :, :12] = 0
+    scene = reconstruct([Clip(clip.video, clip.cameras, depth)])
+    rendered = render(scene.splats, clip.cameras)
+    assert rendered.alpha.mean() > 0.98
+    assert psnr(rendered.image, clip.video).min() > 22
+
+
+def test_what_is_known_stays_when_depth_is_completed():
+    depth = torch.rand(13, 22, generator=torch.Generator().manual_seed(0)) + 1
+    known = depth > 1.8
+    completed = complete(depth, known)
+    assert torch.allclose(completed[known], depth[known])
+    assert completed.min() >= depth[known].min() - 1e-5
+    assert completed.max() <= depth[known].max() + 1e-5
+    assert not complete(depth, torch.zeros_like(known)).any()
+
+
+def test_structural_similarity_and_gain_by_axioms():
+    picture = torch.rand(2, 3, 20, 30, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(ssim(picture, picture), torch.ones(2))
+    assert (ssim(picture, 1 - picture) < 0).all()
+    colours = 0.1 + 0.4 * picture.flatten(2)[0].T
+    gain = torch.tensor([1.1, 0.9, 1.3])
+    assert torch.allclose(exposure_gain(colours * gain, colours), gain)
+    assert torch.equal(exposure_gain(colours[:20] * gain, colours[:20]), torch.ones(3))  # too few to tell
 
 
 def test_a_stream_is_batched_whole_and_in_order():

@@ -48,3 +48,26 @@ def render(splats: Splats, cameras: Cameras, background: Tensor | None = None) -
     if background is not None:
         image = image + (1 - alpha) * (background[:, None, None] if background.ndim == 1 else background)
     return Rendered(image, median, expected, alpha)
+
+
+def render_normals(splats: Splats, camera: Cameras) -> Tensor:
+    """Unit normals [3, H, W] in world axes of what one camera sees, turned towards it; 0 where it sees nothing.
+
+    A splat's normal is its shortest axis. Differentiable in the splats.
+    """
+    camera = camera.to(splats.means)
+    rotations = rotation_from_quaternion(splats.rotations)
+    shortest = splats.scales.argmin(dim=-1)[:, None, None].expand(-1, 3, 1)
+    normals = rotations.gather(2, shortest)[..., 0]
+    away = ((splats.means - camera.centres) * normals).sum(-1, keepdim=True) > 0
+    blended, *_ = rasterise(
+        splats.means,
+        rotations * splats.scales[:, None, :],
+        splats.opacities,
+        torch.where(away, -normals, normals),
+        camera.camera_from_world,
+        camera.intrinsics,
+        camera.height,
+        camera.width,
+    )
+    return torch.nn.functional.normalize(blended, dim=-1).movedim(-1, 0)
