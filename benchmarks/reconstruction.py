@@ -4,8 +4,8 @@
         [--refine 200] [--lengths 500 2000]
 
 One table: PSNR, SSIM and, with the SqueezeNet features of FILE, a perceptual distance, of every 8th frame, which is
-held out, for pixel-aligned splats without a network and for these after --refine steps. Synthetic walks have held-out seeds,
-exact cameras and exact depth; --walks takes world folders (generated walks); --office an RGB-D walk, of which as many
+held out, for pixel-aligned splats without a network and for these after --refine steps. Synthetic walks have held-out
+seeds, exact cameras and exact depth; --walks takes world folders (generated walks); --office an RGB-D walk, of which as many
 frames as the synthetic walks have are taken. Pictures are compared as rendered and with the exposure of each frame.
 --lengths measures seconds and memory for walks of that many frames, each in a process of its own.
 """
@@ -17,6 +17,7 @@ import multiprocessing
 import resource
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import torch
@@ -69,8 +70,8 @@ def main() -> None:
             line = f"{raw:6.2f} {evened:6.2f} {alike:6.3f} {distance:7.3f} {count:8.0f} {seconds:6.1f}"
             print(f"{kind:22} {name:24} {line}", flush=True)
     for length in options.lengths:
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            print(pool.apply(_cost, (length,)), flush=True)
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            print(pool.submit(_cost, length).result(), flush=True)
 
 
 def _rows(clip: Clip, steps: int, perceptual: Perceptual | None) -> Iterator[tuple[str, torch.Tensor]]:
@@ -111,6 +112,7 @@ def _seeds(count: int) -> Iterable[int]:
 def _synthetic(seed: int, frames: int) -> Clip:
     world = SyntheticWorld.sample(seed)
     clip = world.render(world.walk(frames, seed, size=SIZE))
+    assert clip.depth is not None
     depth = torch.zeros_like(clip.depth)
     depth[::DEPTH_EVERY] = clip.depth[::DEPTH_EVERY]
     return Clip(clip.video, clip.cameras, depth)
@@ -119,7 +121,8 @@ def _synthetic(seed: int, frames: int) -> Clip:
 def _generated(folder: Path) -> Clip:
     store = WorldStore(folder)
     clips = [store.chunk(index).clip for index in range(len(store.manifest.chunks))]
-    return Clip(torch.cat([clip.video for clip in clips]), store.cameras(), torch.cat([clip.depth for clip in clips]))
+    depth = [clip.depth for clip in clips if clip.depth is not None]
+    return Clip(torch.cat([clip.video for clip in clips]), store.cameras(), torch.cat(depth))
 
 
 def _office(folder: Path, frames: int) -> Clip:
