@@ -6,7 +6,8 @@
 One table: PSNR, SSIM and, with the SqueezeNet features of FILE, a perceptual distance, of every 8th frame, which is
 held out, for pixel-aligned splats without a network and for these after --refine steps. Synthetic walks have held-out
 seeds, exact cameras and exact depth; --walks takes world folders (generated walks); --office an RGB-D walk, of which
-as many frames as the synthetic walks have are taken. Pictures are compared as rendered and with the exposure of each frame.
+as many frames as the synthetic walks have are taken. Pictures are compared as rendered and with the exposure of each
+frame.
 --lengths measures seconds and memory for walks of that many frames, each in a process of its own.
 """
 
