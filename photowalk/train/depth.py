@@ -19,6 +19,8 @@ from photowalk.geometry.cameras import Cameras
 from photowalk.models.depth_network import DepthNetwork, DepthPrediction
 from photowalk.scene.images import from_bytes, read_photo, to_bytes
 from photowalk.scene.types import View
+from photowalk.train.chance import integer, uniform
+from photowalk.train.cutouts import with_mountains, with_thing
 from photowalk.train.trainer import Losses, TrainingConfig, train
 from photowalk.world.placement import Placement
 
@@ -35,6 +37,8 @@ class DepthRecipe:
     smallest_crop: float = 0.45  # of the picture's sides
     skies: Path | None = None  # a folder of pictures that show nothing but sky
     sky_share: float = 0.5  # of the pictures with sky: they are given one from `skies`
+    most_things: int = 3  # that are put into a picture
+    mountain_share: float = 0.3  # of the pictures with sky
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,7 @@ def read_shots(folder: Path, frames: int) -> list[Shots]:
 
 
 def _draw(shots: Sequence[Shots], skies: Sequence[Tensor], recipe: DepthRecipe, random: torch.Generator) -> DepthSample:
-    size = recipe.sizes[_integer(len(recipe.sizes), random)]
+    size = recipe.sizes[integer(len(recipe.sizes), random)]
     count = max(recipe.pixels // (size[0] * size[1]), 1)
     return _stacked([draw_sample(shots, skies, size, recipe, random) for _ in range(count)])
 
@@ -97,14 +101,24 @@ def draw_sample(
     random: torch.Generator,
 ) -> DepthSample:
     """One disturbed picture of the given size with its depth. skies [3, h, w] in [0, 1] replace the sky of some."""
-    shot = shots[_integer(len(shots), random)]
-    index = _integer(len(shot.video), random)
+    shot = shots[integer(len(shots), random)]
+    index = integer(len(shot.video), random)
     view = View(from_bytes(shot.video[index]), shot.depth[index].float(), shot.cameras[index], index)
     view = _cropped(view, size, recipe.smallest_crop, random)
-    if skies and bool(view.depth.isinf().any()) and _uniform(0, 1, random) < recipe.sky_share:
-        view = replace(view, image=_under_sky(view, skies[_integer(len(skies), random)], random))
+    if skies and bool(view.depth.isinf().any()) and uniform(0, 1, random) < recipe.sky_share:
+        view = replace(view, image=_under_sky(view, skies[integer(len(skies), random)], random))
+    if uniform(0, 1, random) < recipe.mountain_share:
+        view = with_mountains(view, _texture(shots, random), random)
+    for _ in range(integer(recipe.most_things + 1, random)):
+        view = with_thing(view, _texture(shots, random), random)
     sample = DepthSample(_as_photographed(view.image, random), view.camera.intrinsics, view.depth)
-    return _mirrored(sample) if _uniform(0, 1, random) < 0.5 else sample
+    return _mirrored(sample) if uniform(0, 1, random) < 0.5 else sample
+
+
+def _texture(shots: Sequence[Shots], random: torch.Generator) -> Tensor:
+    """Any frame of the training data."""
+    video = shots[integer(len(shots), random)].video
+    return from_bytes(video[integer(len(video), random)])
 
 
 def depth_losses(prediction: DepthPrediction, truth: Tensor) -> Losses:
@@ -142,10 +156,10 @@ def _mean(values: Tensor, mask: Tensor) -> Tensor:
 def _cropped(view: View, size: tuple[int, int], smallest: float, random: torch.Generator) -> View:
     """A random part of the view with the sides' ratio of `size`, resampled to it."""
     largest = min(view.camera.height / size[0], view.camera.width / size[1])
-    share = _uniform(smallest, 1, random) if _uniform(0, 1, random) < 0.7 else 1.0
+    share = uniform(smallest, 1, random) if uniform(0, 1, random) < 0.7 else 1.0
     height, width = round(size[0] * largest * share), round(size[1] * largest * share)
-    top = _integer(view.camera.height - height + 1, random)
-    left = _integer(view.camera.width - width + 1, random)
+    top = integer(view.camera.height - height + 1, random)
+    left = integer(view.camera.width - width + 1, random)
     part = (..., slice(top, top + height), slice(left, left + width))
     intrinsics = view.camera.intrinsics.clone()
     intrinsics[:2, 2] -= torch.tensor([left, top], dtype=intrinsics.dtype)
@@ -157,30 +171,36 @@ def _cropped(view: View, size: tuple[int, int], smallest: float, random: torch.G
 
 def _under_sky(view: View, sky: Tensor, random: torch.Generator) -> Tensor:
     """[3, H, W] the view's picture with a random part of `sky` [3, h, w] where its sky is."""
-    share = _uniform(0.4, 1, random)
+    share = uniform(0.4, 1, random)
     height, width = round(sky.shape[1] * share), round(sky.shape[2] * share)
-    top, left = _integer(sky.shape[1] - height + 1, random), _integer(sky.shape[2] - width + 1, random)
+    top, left = integer(sky.shape[1] - height + 1, random), integer(sky.shape[2] - width + 1, random)
     part = sky[None, :, top : top + height, left : left + width]
     part = F.interpolate(part, size=view.image.shape[1:], mode="bilinear", antialias=True)[0]
     mask = F.avg_pool2d(view.depth.isinf().float()[None], 3, 1, 1)[0]  # sky shines around edges
-    return torch.lerp(view.image, part if _uniform(0, 1, random) < 0.5 else part.flip(-1), mask)
+    return torch.lerp(view.image, part if uniform(0, 1, random) < 0.5 else part.flip(-1), mask)
 
 
 def _as_photographed(image: Tensor, random: torch.Generator) -> Tensor:
     """Light, colour, blur, noise and compression as photos have them."""
-    image = image.clamp(1e-4, 1) ** _uniform(0.6, 1.6, random)
+    image = image.clamp(1e-4, 1) ** uniform(0.5, 2.2, random) * _vignette(image, uniform(0, 0.8, random))
     tint = 1 + (torch.rand(3, 1, 1, generator=random) - 0.5) * 0.3
-    image = (image * tint * _uniform(0.75, 1.25, random) + _uniform(-0.05, 0.05, random)).clamp(0, 1)
+    image = (image * tint * uniform(0.75, 1.25, random) + uniform(-0.05, 0.05, random)).clamp(0, 1)
     grey = image.mean(0, keepdim=True)
-    image = grey + (image - grey) * _uniform(0.4, 1.4, random)
-    if _uniform(0, 1, random) < 0.3:
-        share = _uniform(0.35, 0.9, random)
+    image = grey + (image - grey) * uniform(0.4, 1.4, random)
+    if uniform(0, 1, random) < 0.3:
+        share = uniform(0.35, 0.9, random)
         image = F.interpolate(image[None], scale_factor=share, mode="bilinear", antialias=True)
         image = F.interpolate(image, size=grey.shape[1:], mode="bilinear")[0]
-    if _uniform(0, 1, random) < 0.5:
-        image = image + torch.randn(image.shape, generator=random) * _uniform(0, 0.05, random)
+    if uniform(0, 1, random) < 0.5:
+        image = image + torch.randn(image.shape, generator=random) * uniform(0, 0.05, random)
     image = image.clamp(0, 1)
-    return _compressed(image, round(_uniform(30, 90, random))) if _uniform(0, 1, random) < 0.4 else image
+    return _compressed(image, round(uniform(30, 90, random))) if uniform(0, 1, random) < 0.4 else image
+
+
+def _vignette(image: Tensor, loss: float) -> Tensor:
+    """[H, W] light that a lens leaves, 1 in the middle and 1 - `loss` in the corners."""
+    y, x = (torch.linspace(-1, 1, side) for side in image.shape[1:])
+    return 1 - loss * ((y[:, None] ** 2 + x**2) / 2).square()
 
 
 def _compressed(image: Tensor, quality: int) -> Tensor:
@@ -197,11 +217,3 @@ def _mirrored(sample: DepthSample) -> DepthSample:
 
 def _stacked(samples: Sequence[DepthSample]) -> DepthSample:
     return DepthSample(*(torch.stack(values) for values in zip(*(vars(sample).values() for sample in samples))))
-
-
-def _integer(limit: int, random: torch.Generator) -> int:
-    return int(torch.randint(limit, (), generator=random))
-
-
-def _uniform(low: float, high: float, random: torch.Generator) -> float:
-    return low + (high - low) * float(torch.rand((), generator=random))

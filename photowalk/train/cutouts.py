@@ -1,0 +1,96 @@
+"""Puts things into posed pictures that the synthetic places don't have: outlines of any shape, and mountains far away.
+
+A network that has only seen boxes and balls takes the outline of anything else for paint on what is behind it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from photowalk.scene.types import View
+from photowalk.train.chance import integer, uniform
+
+WAVES = 6  # of an outline
+RANGE = (80.0, 900.0)  # metres to mountains
+ROUNDNESS = 0.25  # largest depth of a thing's belly, of its half width
+SMALLEST, LARGEST = 0.1, 0.9  # height of a thing, of the picture's
+
+
+def with_thing(view: View, texture: Tensor, random: torch.Generator) -> View:
+    """The view with something standing on its ground, as far away as the ground is there; texture [3, h, w] in [0, 1].
+
+    The view is left as it is where there is no ground at the place that chance picks.
+    """
+    _, height, width = view.image.shape
+    foot = integer(height // 2, random) + height // 2, integer(width, random)
+    ground = float(view.depth[foot])
+    if not 0.3 < ground < 60:
+        return view
+    pixels = float(view.camera.intrinsics[1, 1]) / ground  # of a metre
+    tall = min(max(uniform(0.3, 2.2, random) * pixels, SMALLEST * height), LARGEST * height)
+    wide = tall * uniform(0.3, 1.6, random)
+    rows = torch.arange(height)[:, None] + 0.5 - (foot[0] - tall / 2)
+    columns = torch.arange(width)[None, :] + 0.5 - foot[1]
+    x, y = columns / (wide / 2), rows / (tall / 2)
+    radius = (x * x + y * y).sqrt() / _outline(torch.atan2(y.expand(height, width), x.expand(height, width)), random)
+    belly = (1 - radius.square()).clamp_min(0).sqrt() * uniform(0, ROUNDNESS, random) * wide / 2 / pixels
+    depth = ground - belly.clamp_max(0.5 * ground)
+    mask = (radius < 1) & (depth < view.depth)
+    light = 1 + uniform(-0.4, 0.4, random) * x.clamp(-1, 1) + uniform(-0.4, 0.1, random) * y.clamp(-1, 1)
+    return _pasted(view, (_part(texture, view, random) * light).clamp(0, 1), mask, depth)
+
+
+def with_mountains(view: View, texture: Tensor, random: torch.Generator) -> View:
+    """The view with a range in front of the lower part of its sky, paled by the air; texture [3, h, w] in [0, 1]."""
+    _, height, width = view.image.shape
+    sky = view.depth.isinf()
+    rows = sky.any(1).nonzero()
+    if len(rows) == 0:
+        return view
+    foot = float(rows[-1])
+    x = torch.linspace(0, math.pi, width)
+    ridge = sum(
+        (uniform(-1, 1, random) / k * torch.cos(k * x + uniform(0, math.tau, random)) for k in range(1, 25)),
+        torch.full_like(x, uniform(0, 1, random)),
+    )
+    ridge = (uniform(0.03, 0.25, random) * height * (ridge + 0.5)).clamp_min(0)
+    above = foot - (torch.arange(height)[:, None] + 0.5)
+    mask = sky & (above < ridge)
+    far = uniform(*RANGE, random)
+    depth = far * (1 + 0.3 * (above / height).clamp(0, 1))  # slopes lean back
+    haze = uniform(0.1, 0.85, random)
+    air = (view.image * sky).sum((1, 2), keepdim=True) / sky.sum()
+    return _pasted(view, torch.lerp(_part(texture, view, random), air, haze), mask, depth.expand(height, width))
+
+
+def _outline(angle: Tensor, random: torch.Generator) -> Tensor:
+    """The radius [H, W] of a closed wavy line, 1 in the mean."""
+    rough = uniform(0.05, 0.35, random)
+    waves = (
+        rough / k * uniform(-1, 1, random) * torch.cos(k * angle + uniform(0, math.tau, random))
+        for k in range(1, WAVES + 1)
+    )
+    return (1 + sum(waves, torch.zeros_like(angle))).clamp_min(0.2)
+
+
+def _part(texture: Tensor, view: View, random: torch.Generator) -> Tensor:
+    """A random part of `texture` at the size of the view's picture, [3, H, W]."""
+    share = uniform(0.15, 0.9, random)
+    height, width = (max(round(side * share), 1) for side in texture.shape[1:])
+    top, left = (integer(whole - part + 1, random) for whole, part in zip(texture.shape[1:], (height, width)))
+    part = texture[None, :, top : top + height, left : left + width]
+    return F.interpolate(part, size=view.image.shape[1:], mode="bilinear", antialias=True)[0].clamp(0, 1)
+
+
+def _pasted(view: View, image: Tensor, mask: Tensor, depth: Tensor) -> View:
+    soft = F.avg_pool2d(mask.float()[None], 3, 1, 1)[0]
+    return replace(
+        view,
+        image=torch.lerp(view.image, image, soft),
+        depth=torch.where(mask, depth.to(view.depth), view.depth),
+    )
