@@ -1,0 +1,101 @@
+"""Draws the batches of a training, in processes of their own if wanted, and names what cannot be drawn.
+
+A step takes `micro_batches` of them. Their numbers run on from step to step, and the chance of each hangs on the seed
+and its number alone: it does not matter which process draws it, or whether the run was stopped before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from torch.utils.data import DataLoader, Dataset
+
+from photowalk.train.parallel import Processes
+
+ENDLESS = 10**9  # steps
+ATTEMPTS = 5  # at a micro-batch, each with other chance, before a training stops
+FAR = 7_919_000_003  # between the seeds of attempts, lest one is that of a later micro-batch
+OnFault = Literal["skip", "stop"]
+Batch = TypeVar("Batch")
+FAULTS = (
+    ValueError,
+    OSError,
+    EOFError,
+    SafetensorError,
+)  # as readers of files raise them; any other is an error of ours
+
+
+class TrainingError(ValueError):
+    """A training that cannot go on; what it had learnt is in its last checkpoint."""
+
+
+@dataclass(frozen=True)
+class Drawn(Generic[Batch]):
+    number: int  # of the micro-batch
+    batch: Batch | None  # None: it cannot be drawn
+    faults: tuple[str, ...]  # what was met on the way
+
+
+@dataclass(frozen=True)
+class MicroBatches(Dataset, Generic[Batch]):
+    """Every micro-batch by its number."""
+
+    draw: Callable[[torch.Generator], Batch]
+    seed: int
+    on_fault: OnFault
+
+    def __getitem__(self, index: int) -> Drawn[Batch]:
+        faults: list[str] = []
+        for attempt in range(ATTEMPTS if self.on_fault == "skip" else 1):
+            random = torch.Generator().manual_seed(seed_of(self.seed, index) + attempt * FAR)
+            try:
+                return Drawn(index, self.draw(random), tuple(faults))
+            except FAULTS as error:
+                faults.append(str(error))
+        return Drawn(index, None, tuple(faults))
+
+
+def seed_of(seed: int, number: int) -> int:
+    return seed * 1_000_003 + number
+
+
+def numbers(first_step: int, steps: int | None, micro_batches: int, processes: Processes) -> Iterator[int]:
+    """Those of this process, step by step."""
+    for step in range(first_step, ENDLESS if steps is None else steps):
+        yield from range(step * micro_batches + processes.rank, (step + 1) * micro_batches, processes.count)
+
+
+def load(source: MicroBatches[Batch], order: Iterator[int], workers: int) -> Iterator[Drawn[Batch]]:
+    """Draw in the order given, ahead of need by `workers` processes."""
+    return iter(DataLoader(source, batch_size=None, sampler=_Order(order), num_workers=workers))
+
+
+def naming_dead_workers(work: Callable[[], None]) -> None:
+    """Do work that draws batches. Raises TrainingError if a process that draws them ends unasked: torch then breaks
+    into whatever runs, and again and again for as long as its loader is held, so nothing of the work is kept."""
+    died = None
+    try:
+        work()
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        died = str(error)
+    if died:
+        raise TrainingError(
+            f"a process that draws batches ended unasked: {died} Killed processes mostly lacked memory. The checkpoint "
+            "is whole: call again with fewer --workers, and the training goes on from there"
+        )
+
+
+class _Order:
+    """What torch's loader wants for an iterator."""
+
+    def __init__(self, order: Iterator[int]) -> None:
+        self.order = order
+
+    def __iter__(self) -> Iterator[int]:
+        return self.order
