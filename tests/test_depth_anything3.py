@@ -159,3 +159,14 @@ def test_an_all_sky_walk_is_refused(network: DepthAnything3):
     walk = Clip(torch.rand(2, 3, 28, 42), _cameras(2), torch.full((2, 28, 42), torch.inf))
     with pytest.raises(ValueError, match="nothing but sky"):
         splats_of_walk(network, walk)
+
+
+@torch.inference_mode()
+def test_nano_takes_frames_as_they_are():
+    network = DepthAnything3(presets.nano_reconstruction()).eval()
+    cameras = _cameras(2, 64, 112)
+    predicted = network(torch.rand(2, 3, 64, 112), cameras.camera_from_world, cameras.intrinsics, down_ratio=2)
+    assert predicted.depth.shape == (2, 64, 112)
+    assert predicted.splats is not None
+    assert predicted.splats.shape == (2, 32, 56, 38)
+    assert sum(parameter.numel() for parameter in network.parameters()) < 4_000_000
