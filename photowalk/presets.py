@@ -173,9 +173,10 @@ def lyra2_reconstruction() -> DepthAnything3Config:
 
 
 def nano_reconstruction() -> DepthAnything3Config:
-    """The reconstruction network at nano's size, 3.5 million parameters. It takes frames whose sides are multiples of 16,
-    such as nano's 256x448, 16 at once, with their known cameras, and gives their depth and, with `down_ratio` 1 or 2,
-    the raw splats of every or every second pixel. It has no branch for metres and sky, which a walk knows."""
+    """The reconstruction network at nano's size, 3.5 million parameters. It takes frames whose sides are multiples of
+    16, such as nano's 256x448, 16 at once, with their known cameras, and gives their depth and, with `down_ratio` 1 or
+    2, the raw splats of every pixel or of every second row and column. It has no branch for metres and sky, which a
+    walk knows."""
     channels = (32, 48, 64, 96)
     return DepthAnything3Config(
         backbone=BackboneConfig(128, 8, 4, outputs=(3, 5, 6, 7), alternate_from=4, patch=16, trained_grid=24),
