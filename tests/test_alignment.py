@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from photowalk.perception.alignment import align_scale
 from photowalk.perception.edges import sharpen_edges
-from photowalk.perception.sky import clean_sky
+from photowalk.perception.sky import clean_sky, remembered_sky
 
 
 def _random(seed: int) -> torch.Generator:
@@ -90,3 +90,25 @@ def test_a_pole_in_front_of_the_sky_stays():
     logit = torch.full((64, 64), 3.0)
     logit[:, 30:36] = -3.0
     assert not clean_sky(logit)[:, 31:35].any()
+
+
+def test_what_hangs_in_the_sky_is_sky_and_what_stands_in_it_stays():
+    logit = torch.full((64, 64), 3.0)
+    logit[40:] = -3.0
+    logit[10:18, 40:48] = -3.0  # hangs
+    logit[15:40, 8:16] = -3.0  # stands
+    sky = clean_sky(logit)
+    assert sky[:40, 20:].all()
+    assert not sky[16:, 9:15].any()
+
+
+def test_memory_decides_where_the_network_is_not_sure_of_the_sky():
+    known = torch.zeros(32, 32)
+    known[:16, :24], known[16:, :24] = torch.inf, 4.0
+    weakly_wrong = torch.where(known.isinf(), -1.0, 1.0)
+    logit = remembered_sky(weakly_wrong, known)
+    assert (logit[:16, :24] > 0).all() and (logit[16:, :24] < 0).all()
+    unknown = remembered_sky(torch.full((32, 32), -0.5), known)[:, 26:]
+    assert (unknown[:12] > 0).all() and (unknown[20:] < 0).all()  # the sky goes on, the ground does not become sky
+    surely = remembered_sky(torch.full((32, 32), 8.0), known)
+    assert (surely > 0).all()

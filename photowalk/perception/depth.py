@@ -19,15 +19,13 @@ from photowalk.geometry.cameras import Cameras
 from photowalk.models.depth_network import DepthNetwork
 from photowalk.perception.alignment import align_scale, is_surface
 from photowalk.perception.edges import sharpen_edges
-from photowalk.perception.sky import clean_sky
+from photowalk.perception.sky import clean_sky, remembered_sky
 from photowalk.scene.filling import fill_smoothly
 
 NEAREST, FARTHEST = 0.05, 1000.0  # metres that are believed
 CONTRADICTION = 1.0  # log-ratio of known to estimated depth from which known depth is not believed
 LARGEST_CORRECTION = 0.15  # log-ratio by which estimated depth bends towards known depth beside it
-PHOTO_SHARES = (0.5, 0.75)  # of a photo's sides, at which the network looks at it
-FRAME_SHARE = 0.75  # the same for new frames, which are many
-SURE = 2.0  # sky logit that outweighs known sky
+SHARES = (0.5, 0.75)  # of a picture's sides, at which the network looks at it
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ class NanoDepth:
         if focal_px is None:
             focal_px = width / 2 / math.tan(math.radians(self.usual_fov_x_deg) / 2)
         intrinsics = photo.new_tensor([[focal_px, 0, width / 2], [0, focal_px, height / 2], [0, 0, 1]])
-        log_depth, sky = _looked_at_often(self.network, photo, intrinsics)
+        log_depth, sky = _looked_at_often(self.network, photo, intrinsics, mirrored=True)
         depth = torch.where(clean_sky(sky), torch.inf, _believed(log_depth.exp()))
         return DepthEstimate(sharpen_edges(depth, photo), focal_px)
 
@@ -76,22 +74,25 @@ class NanoDepth:
         return torch.stack([self._complete(*frame) for frame in zip(video, cameras.intrinsics, known, strict=True)])
 
     def _complete(self, image: Tensor, intrinsics: Tensor, known: Tensor) -> Tensor:
-        log_depth, sky = _look(self.network, image, intrinsics, FRAME_SHARE)
+        log_depth, sky = _looked_at_often(self.network, image, intrinsics)
         estimated = log_depth.exp()
         estimated = estimated * align_scale(estimated, known).scale
         trusted, corrected = _follow(estimated, known)
-        sky = sky + torch.where(known.isinf(), SURE, 0.0)
-        depth = torch.where(clean_sky(sky) & ~trusted, torch.inf, _believed(corrected))
-        return torch.where(trusted, known, sharpen_edges(depth, image))
+        sky = clean_sky(remembered_sky(sky, known))
+        depth = torch.where(sky, torch.inf, _believed(corrected))
+        return torch.where(trusted & ~sky, known, sharpen_edges(depth, image))
 
 
-def _looked_at_often(network: DepthNetwork, photo: Tensor, intrinsics: Tensor) -> tuple[Tensor, Tensor]:
-    """As `_look`, the mean of several: errors differ between sizes and between the photo and its mirror image, what is
+def _looked_at_often(
+    network: DepthNetwork, image: Tensor, intrinsics: Tensor, *, mirrored: bool = False
+) -> tuple[Tensor, Tensor]:
+    """As `_look`, the mean of several: errors differ between sizes and between a picture and its mirror image, what is
     right does not."""
-    mirrored = intrinsics.clone()
-    mirrored[0, 2] = photo.shape[2] - intrinsics[0, 2]
-    looks = [torch.stack(_look(network, photo, intrinsics, share)) for share in PHOTO_SHARES]
-    looks += [torch.stack(_look(network, photo.flip(-1), mirrored, share)).flip(-1) for share in PHOTO_SHARES]
+    looks = [torch.stack(_look(network, image, intrinsics, share)) for share in SHARES]
+    if mirrored:
+        lens = intrinsics.clone()
+        lens[0, 2] = image.shape[2] - intrinsics[0, 2]
+        looks += [torch.stack(_look(network, image.flip(-1), lens, share)).flip(-1) for share in SHARES]
     log_depth, sky = torch.stack(looks).mean(0)
     return log_depth, sky
 
