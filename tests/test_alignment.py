@@ -107,8 +107,10 @@ def test_memory_decides_where_the_network_is_not_sure_of_the_sky():
     known[:16, :24], known[16:, :24] = torch.inf, 4.0
     weakly_wrong = torch.where(known.isinf(), -1.0, 1.0)
     logit = remembered_sky(weakly_wrong, known)
-    assert (logit[:16, :24] > 0).all() and (logit[16:, :24] < 0).all()
+    assert (logit[:16, :24] > 0).all()
+    assert (logit[16:, :24] < 0).all()
     unknown = remembered_sky(torch.full((32, 32), -0.5), known)[:, 26:]
-    assert (unknown[:12] > 0).all() and (unknown[20:] < 0).all()  # the sky goes on, the ground does not become sky
+    assert (unknown[:12] > 0).all()
+    assert (unknown[20:] < 0).all()
     surely = remembered_sky(torch.full((32, 32), 8.0), known)
     assert (surely > 0).all()
