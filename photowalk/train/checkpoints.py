@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
@@ -111,7 +112,7 @@ def _drop_folders(folder: Path, but: Path | None = None) -> None:
 
 def _resume_together(folder: Path, learner: Learner) -> Run:
     state = _together(learner)
-    dcp.load(state, checkpoint_id=folder)
+    dcp.load(state, checkpoint_id=folder, no_dist=not dist.is_initialized())
     learner.module.load_state_dict(state["weights"])
     set_optimizer_state_dict(learner.module, learner.optimiser, optim_state_dict=state["optimiser"])
     return Run(**json.loads((folder / ABOUT).read_text()))
