@@ -10,7 +10,7 @@ from torch import Tensor
 from photowalk.scene.filling import fill_smoothly
 
 BELIEF = 4.0  # largest logit that counts, so that no single pixel outvotes its neighbours
-MEMORY = 3.0  # logit by which a pixel that memory saw as sky, or as a surface, is that again
+SKY_STAYS, SURFACE_STAYS = 5.0, 3.0  # logit by which a pixel is again what memory saw; nothing grows in front of sky
 LARGEST_ISLAND = 0.03  # share of the picture up to which something that hangs in the sky is taken for sky
 
 
@@ -30,9 +30,9 @@ def remembered_sky(logit: Tensor, known: Tensor) -> Tensor:
     Sky goes on where nothing is known, since what comes into view beside it is most likely more of it.
     """
     seen = known > 0
-    vote = torch.where(known.isinf(), 1.0, -1.0) * seen
+    vote = torch.where(known.isinf(), SKY_STAYS, -SURFACE_STAYS) * seen
     around = fill_smoothly(vote[None, None], seen[None, None].float())[0, 0]
-    return logit.clamp(-BELIEF, BELIEF) + MEMORY * torch.where(seen, vote, around.clamp_min(0) / 2)
+    return logit.clamp(-BELIEF, BELIEF) + torch.where(seen, vote, around.clamp_min(0) / 3)
 
 
 def _without_islands(sky: Tensor) -> Tensor:
