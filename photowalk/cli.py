@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -124,10 +125,15 @@ def reconstruct(options: argparse.Namespace) -> None:
 
     with _progress() as on_step:
         world = World.open(options.world).reconstruct(
-            on_step, scale_to=options.scale_to, splats=options.splats, refine_steps=options.refine
+            on_step,
+            scale_to=options.scale_to,
+            splats=options.splats,
+            refine_steps=options.refine,
+            mesh=not options.no_mesh,
         )
     scene = world.folder / "scene"
-    print(f"{scene / 'splats.ply'}, {scene / 'mesh.glb'}, {scene / 'collision.ply'}, {world.folder / 'preview.png'}")
+    made = [scene / name for name in ("splats.ply", "mesh.glb", "collision.ply") if (scene / name).exists()]
+    print(", ".join(str(file) for file in [*made, world.folder / "preview.png"]))
 
 
 def simulate(options: argparse.Namespace) -> None:
@@ -200,17 +206,34 @@ def _accepts(options: argparse.Namespace) -> Callable[[Licence], bool]:
     return accepts
 
 
+_TRAINING = (  # options of `train` that are fields of TrainingConfig
+    "max_steps",
+    "micro_batches",
+    "shard",
+    "checkpoint_activations",
+    "on_fault",
+    "picture_every",
+    "tensorboard",
+)
+
+
 def train(options: argparse.Namespace) -> None:
     from pathlib import Path
 
+    from photowalk.train.parallel import joined
     from photowalk.train.recipes import Order, train_part
 
     work = Path(options.work or Path("runs") / options.part)
     skies, features = (Path(given) if given else None for given in (options.skies, options.features))
     data, output = tuple(Path(folder) for folder in options.data), Path(options.output)
     start = Path(options.start) if options.start else None
-    order = Order(data, options.minutes, work, output, skies, features, start, options.batch_factor, options.workers)
-    print(", ".join(str(path) for path in train_part(options.part, order)))
+    minutes = math.inf if options.minutes is None and options.max_steps else options.minutes or 60.0
+    training = {name: getattr(options, name) for name in _TRAINING if getattr(options, name) is not None}
+    order = Order(data, minutes, work, output, skies, features, start, options.batch_factor, options.workers, training)
+    with joined() as here:
+        weights = train_part(options.part, order)
+        if here.first:
+            print(", ".join(map(str, weights)))
 
 
 def prepare_data(options: argparse.Namespace) -> None:
@@ -417,6 +440,7 @@ def _parser() -> argparse.ArgumentParser:
         "--splats", type=_splat_count, metavar="N", default=500_000, help="at most: 500k, 2M, all (default: 500k)"
     )
     command.add_argument("--refine", type=_steps, metavar="STEPS", default=0, help="fit the splats to so many frames")
+    command.add_argument("--no-mesh", action="store_true", help="splats alone; meshes hold all frames with depth")
 
     command = _command(commands, "simulate", simulate, "let a robot drive along the walk in MuJoCo; video and report")
     command.add_argument("world", metavar="WORLD")
@@ -473,7 +497,10 @@ def _parser() -> argparse.ArgumentParser:
     command = _command(commands, "train", train, "train a part of nano: codec, depth, detail or denoiser")
     command.add_argument("part", metavar="PART")
     command.add_argument("--data", metavar="FOLDER", nargs="+", required=True, help="clip folders; codec: pictures")
-    command.add_argument("--minutes", type=float, default=60, help="of work; pauses do not count (default: 60)")
+    command.add_argument(
+        "--minutes", type=float, help="of work; pauses do not count (default: 60, or what --steps take)"
+    )
+    command.add_argument("--steps", type=int, dest="max_steps", metavar="N", help="stop after so many")
     command.add_argument("--work", metavar="FOLDER", help="samples, checkpoints, log (default: runs/PART)")
     command.add_argument("--features", metavar="FILE", help="SqueezeNet features that the depth networks start from")
     command.add_argument("--start", metavar="FOLDER", help="weights of an earlier training to start from")
@@ -483,7 +510,23 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--workers", type=int, default=0, metavar="N", help="processes that draw batches ahead")
     command.add_argument("--skies", metavar="FOLDER", help="pictures of nothing but sky, for the depth networks")
     command.add_argument("-o", "--output", metavar="FOLDER", required=True, help="where the weights go")
+    _add_scale(command)
     return parser
+
+
+def _add_scale(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--micro-batches", type=int, metavar="N", help="whose gradients make a step (default: one for each process)"
+    )
+    command.add_argument("--shard", type=int, metavar="N", help="split the weights among N processes (default: 1)")
+    command.add_argument(
+        "--checkpoint-activations", action="store_const", const=True, help="compute blocks twice, for less memory"
+    )
+    command.add_argument(
+        "--on-fault", choices=("stop", "skip"), help="at a clip or sample that cannot be read (default: stop)"
+    )
+    command.add_argument("--picture-every", type=int, metavar="N", help="steps (default: 500)")
+    command.add_argument("--tensorboard", action="store_const", const=True, help="also log for TensorBoard")
 
 
 def _add_wording(command: argparse.ArgumentParser) -> None:

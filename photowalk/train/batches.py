@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from photowalk.train.parallel import Processes
@@ -89,6 +92,14 @@ def naming_dead_workers(work: Callable[[], None]) -> None:
             f"a process that draws batches ended unasked: {died} Killed processes mostly lacked memory. The checkpoint "
             "is whole: call again with fewer --workers, and the training goes on from there"
         )
+
+
+def read_sample(path: Path) -> dict[str, Tensor]:
+    """The tensors of a prepared sample. Raises ValueError, naming the file."""
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); remove it and its .done, and it is made again") from error
 
 
 class _Order:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from photowalk.data.clips import read_clip
@@ -24,6 +24,7 @@ from photowalk.memory.spatial_memory import SpatialMemory
 from photowalk.models.conditioning import Conditioning
 from photowalk.scene.images import quantise, write_atomically
 from photowalk.scene.types import Clip, View
+from photowalk.train.batches import read_sample
 from photowalk.train.trainer import Losses, TrainingConfig, train
 from photowalk.world.conditioning import Past, build_conditioning, priming_frames
 from photowalk.world.generator import Generator
@@ -204,7 +205,7 @@ def _draw(
 ) -> tuple[list[str], dict[str, Tensor]]:
     """Prompts and tensors of a batch, with its noise [B, C, T, h, w] and noise levels `sigma` [B]."""
     picked = [samples[i] for i in torch.randint(len(samples), (recipe.batch,), generator=random).tolist()]
-    tensors = [load_file(path) for path in picked]
+    tensors = [read_sample(path) for path in picked]
     batch = {name: torch.stack([sample[name].float() for sample in tensors]) for name in tensors[0]}
     batch["sigma"] = recipe.schedule.draw(recipe.batch, random)[0]
     batch["noise"] = torch.randn(batch["clean"].shape, generator=random)

@@ -21,10 +21,12 @@ from photowalk.scene.images import from_bytes, read_photo, to_bytes
 from photowalk.scene.types import View
 from photowalk.train.chance import integer, uniform
 from photowalk.train.cutouts import with_mountains, with_thing
+from photowalk.train.pictures import depth_grid
 from photowalk.train.trainer import Losses, TrainingConfig, train
 from photowalk.world.placement import Placement
 
 SKY_SIZE = (256, 448)
+SHOWN_SEED = 10**12  # of the batch in the pictures; far from those of the steps
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,14 @@ def train_depth(network: DepthNetwork, recipe: DepthRecipe, folder: Path, placem
         batch = batch.to(placement.device)
         return depth_losses(network(batch.image, batch.intrinsics), batch.depth)
 
-    train(network, partial(_draw, shots, skies, recipe), loss_of, recipe.training, folder, placement)
+    draw = partial(_draw, shots, skies, recipe)
+    shown = draw(torch.Generator().manual_seed(SHOWN_SEED)).to(placement.device)
+
+    def picture() -> Tensor:
+        guess = network(shown.image, shown.intrinsics)
+        return depth_grid(shown.image, guess.log_depth.exp().masked_fill(guess.sky > 0, torch.inf), shown.depth)
+
+    train(network, draw, loss_of, recipe.training, folder, placement, picture)
 
 
 def read_shots(folder: Path, frames: int) -> list[Shots]:

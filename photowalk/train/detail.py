@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from photowalk.data.clips import read_clip
@@ -22,6 +22,8 @@ from photowalk.models.nano_codec import NanoCodec
 from photowalk.models.squeeze_features import SqueezeFeatures
 from photowalk.scene.images import quantise, to_bytes, write_atomically
 from photowalk.scene.types import Clip, View
+from photowalk.train.batches import read_sample
+from photowalk.train.pictures import grid
 from photowalk.train.trainer import Losses, TrainingConfig, train
 from photowalk.world.placement import Placement
 from photowalk.world.preview import PreviewConfig, preview_chunk
@@ -112,7 +114,14 @@ def train_detail(
             "floor": floor,
         }
 
-    train(network, partial(_draw, samples, recipe), loss_of, recipe.training, folder, placement)
+    draw = partial(_draw, samples, recipe)
+    shown = {name: value.to(placement.device) for name, value in draw(torch.Generator().manual_seed(0)).items()}
+
+    def picture() -> Tensor:
+        restored = network.restore(shown["decoded"] * 2 - 1, shown["warped"] * 2 - 1, shown["known"]) / 2 + 0.5
+        return grid([shown["decoded"], shown["warped"], restored, shown["truth"]])
+
+    train(network, draw, loss_of, recipe.training, folder, placement, picture)
 
 
 def _views(clip: Clip, first: int, rules: DetailRules, random: torch.Generator) -> list[View]:
@@ -168,7 +177,7 @@ def _draw(samples: Sequence[Path], recipe: DetailRecipe, random: torch.Generator
     """A batch of crops in [0, 1], half of them mirrored."""
     crops: dict[str, list[Tensor]] = {}
     for index in torch.randint(len(samples), (recipe.batch,), generator=random).tolist():
-        tensors = load_file(samples[index])
+        tensors = read_sample(samples[index])
         count, _, height, width = tensors["truth"].shape
         frame = int(torch.randint(count, (1,), generator=random))
         top = int(torch.randint(height - recipe.crop[0] + 1, (1,), generator=random))

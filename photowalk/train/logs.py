@@ -6,7 +6,6 @@ import json
 import logging
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from photowalk.scene.images import quantise, write_atomically, write_png
@@ -63,11 +62,6 @@ class Log:
     def close(self) -> None:
         if self._board:
             self._board.close()
-
-
-def grid(rows: list[Tensor]) -> Tensor:
-    """Pictures [N, 3, H, W] a row -> one picture [3, rows * H, N * W]."""
-    return torch.cat([torch.cat(list(row), dim=-1) for row in rows], dim=-2)
 
 
 def _board(folder: Path, step: int):

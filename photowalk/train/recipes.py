@@ -6,13 +6,14 @@ writes one file of weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import nn
 
-from photowalk.data.clips import find_clips
+from photowalk.data.clips import ClipError, find_clips, validate
 from photowalk.diffusion.flow import TrainingSchedule
 from photowalk.models.depth_network import DepthNetwork
 from photowalk.models.detail import DetailNetwork
@@ -31,12 +32,14 @@ from photowalk.train.denoiser import DenoiserRecipe, SampleRules, prepare_sample
 from photowalk.train.depth import DepthRecipe, train_depth
 from photowalk.train.detail import DetailRecipe, DetailRules, train_detail
 from photowalk.train.detail import prepare_samples as prepare_detail_samples
+from photowalk.train.parallel import processes, wait_for_all
 from photowalk.train.trainer import TrainingConfig, export_weights
 from photowalk.world.placement import choose_placement
 
 NANO = WEIGHTS / "nano"
 OWN_PAST = 0.5  # published: noise levels of at most a half
 DENOISER_SAMPLES = SampleRules(chunk_frames=80, memory_stride=8, memory_gap=16, depth_noise=0.06, seed=0)
+_logger = logging.getLogger(__name__)
 ABOUT = {"licence": "Apache-2.0", "project": "photowalk nano"}
 
 
@@ -53,10 +56,17 @@ class Order:
     start: Path | None = None  # a folder of weights of an earlier training to start from
     batch_factor: int = 1  # how many of the recipe's batches a step takes
     workers: int = 0  # processes that draw batches ahead
+    training: Mapping[str, object] = field(default_factory=dict)  # fields of TrainingConfig in place of the recipe's
+
+    def config(self, recipe: TrainingConfig) -> TrainingConfig:
+        return replace(recipe, workers=self.workers, **self.training)
 
 
 def train_part(part: str, order: Order) -> list[Path]:
-    """Train one part of nano and write its weights; returns their files. Raises ValueError for an unknown part."""
+    """Train one part of nano and write its weights; returns their files. Raises ValueError for an unknown part.
+
+    Among processes that were `joined` it is one training: each has to call it, and the first writes.
+    """
     if part not in PARTS:
         raise ValueError(f"there is no part {part!r} to train; known are {', '.join(PARTS)}")
     weights = PARTS[part](order)
@@ -78,10 +88,8 @@ def _depth(order: Order) -> dict[str, nn.Module]:
         load_weights(network.encoder, order.features)
     else:
         raise ValueError("training depth wants SqueezeNet features to start from; give their file with --features")
-    training = TrainingConfig(
-        order.minutes, 8e-4, average=0.99, final_rate=0.1, gentle=("encoder.",), workers=order.workers
-    )
-    recipe = DepthRecipe(order.data, training, skies=order.skies)
+    training = order.config(TrainingConfig(order.minutes, 8e-4, average=0.99, final_rate=0.1, gentle=("encoder.",)))
+    recipe = DepthRecipe(tuple(_clips(order)), training, skies=order.skies)
     recipe = replace(recipe, pixels=recipe.pixels * order.batch_factor)
     train_depth(network, recipe, order.work, choose_placement())
     return {"depth": network}
@@ -93,9 +101,10 @@ def _detail(order: Order) -> dict[str, nn.Module]:
     load_weights(codec, NANO / "codec.safetensors")
     if order.start:
         load_weights(network, order.start / "detail.safetensors")
-    training = TrainingConfig(order.minutes, learning_rate=1.5e-3, average=0.995, workers=order.workers)
+    training = order.config(TrainingConfig(order.minutes, learning_rate=1.5e-3, average=0.995))
     rules = DetailRules(nano_conditioning().preview)
-    samples = prepare_detail_samples(_clips(order.data), codec, rules, order.work / "samples")
+    folder = order.work / "samples"
+    samples = _shared(_clips(order), lambda clips: prepare_detail_samples(clips, codec, rules, folder))
     features = nano_depth_network(placement).encoder
     recipe = DetailRecipe(training, rules, batch=4 * order.batch_factor)
     train_detail(network.to(placement.device), features, samples, recipe, order.work, placement)
@@ -110,25 +119,40 @@ def _denoiser(order: Order) -> dict[str, nn.Module]:
     if order.start:
         load_weights(generator.denoiser, order.start / "denoiser.safetensors")
         load_weights(text, order.start / "text.safetensors")
-    training = TrainingConfig(order.minutes, 5e-4, warmup_steps=80, average=0.995, workers=order.workers)
+    training = order.config(TrainingConfig(order.minutes, 5e-4, warmup_steps=80, average=0.995))
     recipe = DenoiserRecipe(training, DENOISER_SAMPLES, TrainingSchedule(), hole_weight=4.0, batch=order.batch_factor)
-    clips = _clips(order.data)
-    samples = prepare_samples(clips, generator, DENOISER_SAMPLES, order.work / "samples")
+    clips = _clips(order)
+    samples = _shared(clips, lambda part: prepare_samples(part, generator, DENOISER_SAMPLES, order.work / "samples"))
     if order.start:  # it has learnt to draw: now it meets its own drawings (self-augmentation)
         own = replace(DENOISER_SAMPLES, own_past=OWN_PAST)
-        samples += prepare_samples(clips, generator, own, order.work / "own_samples")
+        samples += _shared(clips, lambda part: prepare_samples(part, generator, own, order.work / "own_samples"))
     train_denoiser(generator, samples, recipe, order.work, codec.deviation)  # what varies most is seen most
     return {"denoiser": generator.denoiser, "text": text}
 
 
-def _clips(folders: Sequence[Path]) -> list[Path]:
-    clips = [clip for folder in folders for clip in find_clips(folder)]
+def _shared(clips: Sequence[Path], prepare: Callable[[Sequence[Path]], list[Path]]) -> list[Path]:
+    """The samples of all clips; each process makes those of its share."""
+    here = processes()
+    prepare(clips[here.rank :: here.count])
+    wait_for_all()
+    return prepare(clips)
+
+
+def _clips(order: Order) -> list[Path]:
+    """The clips to learn from. Raises ClipError, naming the faults of all, or leaves out those that have any."""
+    clips = [clip for folder in order.data for clip in find_clips(folder)]
     if not clips:
         raise ValueError(
-            f"there are no clip folders in {', '.join(map(str, folders))}; "
+            f"there are no clip folders in {', '.join(map(str, order.data))}; "
             "python -m photowalk.synthetic FOLDER makes some"
         )
-    return clips
+    faults = {clip: "; ".join(found) for clip in clips if (found := validate(clip))}
+    listed = "\n  ".join(f"{clip}: {text}" for clip, text in faults.items())
+    if faults and (order.training.get("on_fault") != "skip" or len(faults) == len(clips)):
+        raise ClipError(f"{len(faults)} of {len(clips)} clips have faults (--on-fault skip leaves them):\n  {listed}")
+    if faults:
+        _logger.warning("left out:\n  %s", listed)
+    return [clip for clip in clips if clip not in faults]
 
 
 PARTS: dict[str, Callable[[Order], dict[str, nn.Module]]] = {
