@@ -234,6 +234,18 @@ def test_a_walk_into_a_wall_is_shortened_and_says_so(photo, walked, tmp_path):
     assert world._store.job_cameras().centres[-1, 2] < 2
 
 
+def test_splats_without_meshes(tmp_path):
+    make_world(tmp_path / "world", chunks=1)
+    world = World.open(tmp_path / "world")
+    with pytest.raises(WorldError, match="without --no-mesh"):
+        world.reconstruct(scale_to="camera height 1.6m", mesh=False)
+    world.reconstruct(mesh=False)
+    assert {file.name for file in (world.folder / "scene").iterdir()} >= {"splats.ply", "preview.mp4"}
+    assert not (world.folder / "scene" / "mesh.glb").exists()
+    world.export([tmp_path / "a.ply"])
+    assert (tmp_path / "a.ply").stat().st_size > 0
+
+
 def test_reconstruction_and_exports(tmp_path):
     make_world(tmp_path / "world", chunks=2)
     world = World.open(tmp_path / "world")

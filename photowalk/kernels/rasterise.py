@@ -34,7 +34,7 @@ def rasterise(
     [0, 1]; colours [N, 3] -> colour [H, W, 3] over black, alpha [H, W], expected depth [H, W] (0 where alpha is 0) and
     median depth [H, W] (0 where alpha never reached one half; not differentiable). Depth is along +Z.
     """
-    seen = _seen(means, opacities, camera_from_world, intrinsics, height, width)
+    seen = in_view(means, opacities, camera_from_world, intrinsics, height, width)
     means, axes, opacities, colours = means[seen], axes[seen], opacities[seen], colours[seen]
     centres, conics, depths, extents = project(means, axes, opacities, camera_from_world, intrinsics, height, width)
     tiles = assign_tiles(centres.detach(), extents, depths.detach(), height, width)
@@ -133,8 +133,9 @@ def harmonics_basis(directions: Tensor, count: int) -> Tensor:
     return torch.stack(terms, dim=-1)
 
 
-def _seen(means: Tensor, opacities: Tensor, pose: Tensor, intrinsics: Tensor, height: int, width: int) -> Tensor:
-    """Indices of the Gaussians whose centre lies in front of the camera and not far outside the image."""
+def in_view(means: Tensor, opacities: Tensor, pose: Tensor, intrinsics: Tensor, height: int, width: int) -> Tensor:
+    """Indices of the Gaussians whose centre lies in front of the camera and not far outside the image: all others
+    leave no trace in it, and are best left out before anything is computed of them."""
     with torch.no_grad():
         in_camera = means @ pose[:3, :3].T + pose[:3, 3]
         z = in_camera[:, 2]

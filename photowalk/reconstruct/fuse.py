@@ -6,6 +6,7 @@ walk costs no memory. It trusts the views' cameras; depths it trusts up to a fac
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,14 +18,16 @@ from photowalk.geometry.cameras import Cameras
 from photowalk.geometry.motions import rotation_from_quaternion
 from photowalk.kernels.rasterise import SH_DC, rasterise
 from photowalk.reconstruct.complete import complete
-from photowalk.reconstruct.lift import FOOTPRINT, Surface, lift, surface_of
+from photowalk.reconstruct.lift import FOOTPRINT, Lifter, PixelAligned, Surface, lift, surface_of
 from photowalk.reconstruct.photometric import exposure_gain
 from photowalk.reconstruct.simplify import merge, neighbours
 from photowalk.reconstruct.sky_dome import add_sky, build_dome
 from photowalk.reconstruct.windows import batches, stream_views
+from photowalk.scene.render import visible
 from photowalk.scene.types import Clip, Scene, Splats, View
 
 BUDGET = 500_000  # splats of the geometry
+HELD = 1.25  # times the budget: as many are held while there are frames to come
 WINDOW, OVERLAP = 24, 8  # views held at once, and of these those that were held before
 FILL_EVERY = 4  # views
 OPEN = 0.5  # alpha below which a pixel is a hole
@@ -32,6 +35,7 @@ EXPOSURE_MEMORY = 0.9  # of a gain, as a power: brightness follows what was ther
 AGREEMENT = 0.03  # relative depth difference within which two views mean the same surface
 CLOSED = 0.8  # alpha from which a surface counts as described
 COARSER = 1.6  # a surface described by splats this many times larger than a pixel is described anew
+PIXEL_ALIGNED = PixelAligned()
 SKY_DISTANCE = 4.0  # radius of the sky dome, times the farthest that was seen
 _CO_VISIBLE = 0.15  # share of a view that must be described for its scale to be judged by it
 _SAME_PLACE = 0.15  # relative depth difference beyond which a pixel shows another surface rather than another scale
@@ -73,23 +77,26 @@ def reconstruct(
     walk: Iterable[Clip] | Iterable[View],
     *,
     budget: int | None = BUDGET,
+    lifter: Lifter = PIXEL_ALIGNED,
     on_view: Callable[[int], None] | None = None,
 ) -> Scene:
     """Splats of a walk, from the frames whose depth is known (depth 0 or NaN = unknown, inf = sky).
 
     `walk` is read once, from front to back; no more than WINDOW views of it are held. `budget` bounds the number of
-    splats of the geometry, where it is given; neighbours are merged until it holds. `on_view(done)` is called after
-    every view. Raises ValueError if no frame has depth or no frame shows a surface.
+    splats of the geometry, where it is given; neighbours are merged until it holds. `lifter` makes splats of pixels.
+    `on_view(done)` is called after every view. Raises ValueError if no frame has depth or no frame shows a surface.
     """
     if budget is not None and budget < 1:
         raise ValueError(f"a budget of {budget} splats holds no scene; give at least 1")
     fused, sky, origin, farthest, done = Fused.nothing(), None, None, 0.0, 0
+    grain = float(lifter.ratio)
     held: list[View] = []
     for batch in batches(stream_views(walk), WINDOW - OVERLAP):
         earlier = held[-OVERLAP:]
         held = []
-        for view in batch:
-            fused, view = add_view(fused, view)
+        for number, view in enumerate(batch):
+            beside = (*(held or earlier)[-1:], *batch[number + 1 : number + 2])
+            fused, view = add_view(fused, view, grain, lifter, beside)
             sky = add_sky(sky, view)
             held.append(view)
             origin = view.camera.centres if origin is None else origin
@@ -100,7 +107,9 @@ def reconstruct(
         fused = drop_floaters(fused, held, earlier)
         for view in held[::FILL_EVERY]:
             fused = fill_holes(fused, view)
-        fused = fused if budget is None else limit(fused, 2 * budget)
+        if budget is not None and len(fused.splats) > HELD * budget:
+            grain *= math.sqrt(len(fused.splats) / budget)
+            fused = limit(fused, budget)
     if origin is None:
         raise ValueError(
             "no frame of this walk has depth, and splats need it; generate the walk with a depth estimator"
@@ -116,24 +125,30 @@ def views_with_depth(walk: Iterable[Clip] | Iterable[View]) -> list[View]:
     return list(stream_views(walk))
 
 
-def add_view(fused: Fused, view: View) -> tuple[Fused, View]:
+def add_view(
+    fused: Fused, view: View, grain: float = 1.0, lifter: Lifter = PIXEL_ALIGNED, beside: Sequence[View] = ()
+) -> tuple[Fused, View]:
     """The splats so far with those of one view's pixels that they do not describe, or describe too coarsely; and the
-    view as it was added: in the scale and the exposure of what was there."""
+    view as it was added: in the scale and the exposure of what was there.
+
+    `grain` is how many pixels wide splats have to be for the scene to keep its budget; finer ones would be added only
+    to be merged again. `beside` are views taken shortly before and after it. Differentiable in what `lifter` made.
+    """
     if len(fused.splats) == 0:
         surface = surface_of(view.depth, view.camera)
-        return Fused.of(lift(view.image, surface, view.camera, surface.valid)), view
+        return Fused.of(lifter(view, surface, surface.valid, beside)), view
     described = _describe(fused.splats, view.camera)
     view = replace(view, depth=_scale(described, view.depth) * view.depth)
     landing = _land(fused.splats, view)
-    known = fused.splats.colours[landing.agrees, 0] * SH_DC + 0.5
+    known = fused.splats.colours[landing.agrees, 0].detach() * SH_DC + 0.5
     gain = exposure_gain(known, view.image.reshape(3, -1)[:, landing.pixel[landing.agrees]].T)
     view = replace(view, image=(view.image * gain[:, None, None] ** EXPOSURE_MEMORY).clamp(0, 1))
     surface = surface_of(view.depth, view.camera)
     same = (described.alpha > CLOSED) & ((described.depth - view.depth).abs() < _tolerance(view.depth, surface))
-    too_coarse = same & (described.footprint > COARSER * surface.footprint)
+    too_coarse = same & (described.footprint > COARSER * grain * surface.footprint)
     replaced = _inside(landing, too_coarse & surface.valid)
-    replaced &= fused.splats.scales[:, 1] / FOOTPRINT > COARSER * surface.footprint.reshape(-1)[landing.pixel]
-    added = Fused.of(lift(view.image, surface, view.camera, surface.valid & (~same | too_coarse)))
+    replaced &= fused.splats.scales[:, 1] / FOOTPRINT > COARSER * grain * surface.footprint.reshape(-1)[landing.pixel]
+    added = Fused.of(lifter(view, surface, surface.valid & (~same | too_coarse), beside))
     return Fused.cat([fused[~replaced], added]), view
 
 
@@ -182,7 +197,9 @@ class _Description:
     footprint: Tensor  # [H, W] mean pixel footprint of the splats that are seen there
 
 
+@torch.no_grad()
 def _describe(splats: Splats, camera: Cameras) -> _Description:
+    splats = splats[visible(splats, camera)]
     axes = rotation_from_quaternion(splats.rotations) * splats.scales[:, None, :]
     footprints = (splats.scales[:, 1:2] / FOOTPRINT).expand(-1, 3)
     size = (camera.height, camera.width)
@@ -218,6 +235,7 @@ class _Landing:
     agrees: Tensor  # [N] bool: the view saw a surface at this depth
 
 
+@torch.no_grad()
 def _land(splats: Splats, view: View) -> _Landing:
     camera = view.camera
     position, z = camera.project(splats.means)

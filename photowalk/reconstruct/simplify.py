@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import torch
 from torch import Tensor
 
@@ -23,19 +25,58 @@ def simplify(splats: Splats, budget: int) -> Splats:
 
 
 def neighbours(splats: Splats, budget: int) -> Tensor:
-    """Groups [N] (0 .. G - 1, G <= `budget`) of splats that lie close enough together to be one."""
+    """Groups [N] (0 .. G - 1, G <= `budget`) of splats that lie close enough together to be one.
+
+    Of the smallest cells that save enough, no more are made one than must be: those whose splats look most alike.
+    """
     cell = 1.0
     while True:
         group = _cells(splats, cell) if cell < _ENDLESS else torch.zeros_like(splats.opacities).long()
         groups = int(group.max()) + 1
         if groups <= budget:
-            return group
+            return _split(group, _variety(splats, group), budget)
         cell *= max(_GROWTH, (groups / budget) ** 0.5)  # splats lie on surfaces, so their number falls with the area
 
 
+def _variety(splats: Splats, group: Tensor) -> Tensor:
+    """[G] the sum of squared differences from the mean colour: what is lost where a group becomes one splat."""
+    size, colour = torch.bincount(group).to(splats.means), splats.colours[:, 0]
+    mean = torch.zeros(len(size), 3).to(colour).index_add_(0, group, colour) / size[:, None]
+    return torch.zeros(len(size)).to(colour).index_add_(0, group, (colour - mean[group]).square().sum(-1))
+
+
+def _split(group: Tensor, loss: Tensor, budget: int) -> Tensor:
+    """The groups [N] again, those of the greatest `loss` [G] taken apart as long as no more than `budget` are left."""
+    size = torch.bincount(group)
+    order = torch.argsort(loss / (size - 1).clamp_min(1), descending=True)
+    apart = order[len(size) + (size[order] - 1).cumsum(0) <= budget]
+    whole = torch.ones(len(size), dtype=torch.bool).to(group.device)
+    whole[apart] = False
+    alone = ~whole[group]
+    number = torch.where(alone, torch.arange(len(group)).to(group) + len(size), group)
+    return torch.unique(number, return_inverse=True)[1]
+
+
 def merge(splats: Splats, group: Tensor) -> Splats:
-    """One splat for every group [N] (0 .. G - 1): moments weighted with opacity times area, and the spread of the
-    centres widened until the new splats close the surface as the old ones did."""
+    """One splat for every group [N] (0 .. G - 1); those alone stay as they are."""
+    several = torch.bincount(group) > 1
+    member = several[group]
+    local = several.cumsum(0) - 1
+    merged = _merge(splats[member], local[group[member]]) if member.any() else splats[member]
+
+    def placed(name: str) -> Tensor:
+        values = getattr(splats, name)
+        together = values.new_empty(len(several), *values.shape[1:])
+        together[group[~member]] = values[~member]
+        together[several] = getattr(merged, name)
+        return together
+
+    return Splats(**{field.name: placed(field.name) for field in fields(Splats)})
+
+
+def _merge(splats: Splats, group: Tensor) -> Splats:
+    """Moments weighted with opacity times area, and the spread of the centres widened until the new splats close the
+    surface as the old ones did."""
     count = int(group.max()) + 1
     area = splats.scales[:, 0] * splats.scales[:, 1]
     weight = splats.opacities.clamp_min(1e-4) * area

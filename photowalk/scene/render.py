@@ -9,7 +9,7 @@ from torch import Tensor
 
 from photowalk.geometry.cameras import Cameras
 from photowalk.geometry.motions import rotation_from_quaternion
-from photowalk.kernels.rasterise import evaluate_harmonics, rasterise
+from photowalk.kernels.rasterise import evaluate_harmonics, in_view, rasterise
 from photowalk.scene.types import Splats
 
 
@@ -32,6 +32,7 @@ def render(splats: Splats, cameras: Cameras, background: Tensor | None = None) -
         names = ("image", "depth", "expected_depth", "alpha")
         return Rendered(*(torch.stack([getattr(frame, name) for frame in frames]) for name in names))
     camera = cameras.to(splats.means)
+    splats = splats[visible(splats, camera)]
     colours = evaluate_harmonics(splats.colours, torch.nn.functional.normalize(splats.means - camera.centres, dim=-1))
     axes = rotation_from_quaternion(splats.rotations) * splats.scales[:, None, :]
     colour, alpha, expected, median = rasterise(
@@ -48,6 +49,12 @@ def render(splats: Splats, cameras: Cameras, background: Tensor | None = None) -
     if background is not None:
         image = image + (1 - alpha) * (background[:, None, None] if background.ndim == 1 else background)
     return Rendered(image, median, expected, alpha)
+
+
+def visible(splats: Splats, camera: Cameras) -> Tensor:
+    """Indices of the splats that may show in one camera's picture."""
+    size = (camera.height, camera.width)
+    return in_view(splats.means, splats.opacities, camera.camera_from_world, camera.intrinsics, *size)
 
 
 def render_normals(splats: Splats, camera: Cameras) -> Tensor:

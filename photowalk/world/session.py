@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import torch
 
-from photowalk.export.contents import Contents, level
+from photowalk.export.contents import Contents
 from photowalk.export.formats import format_of
 from photowalk.geometry.cameras import Cameras
 from photowalk.geometry.path_files import is_path_file
@@ -26,7 +27,7 @@ from photowalk.perception.captions import Captioner
 from photowalk.presets import Preset, load_preset
 from photowalk.scene.collision import shorten
 from photowalk.scene.depth_files import read_depth
-from photowalk.scene.ground import read_ground
+from photowalk.scene.ground import EYE_HEIGHT, level, read_ground
 from photowalk.scene.images import Fit, read_photo
 from photowalk.scene.mesh_files import read_mesh
 from photowalk.scene.posed_pictures import read_posed_pictures
@@ -36,6 +37,9 @@ from photowalk.world.progress import OnStep, Progress
 from photowalk.world.state import WorldState, depth_quantile
 from photowalk.world.store import FRAMES_PER_SECOND, Job, Manifest, WorldError, WorldStore, create, new_world
 from photowalk.world.wording import Wording
+
+if TYPE_CHECKING:
+    from photowalk.reconstruct.meshing import Meshes
 
 Note = Callable[[str], None]
 NO_CAPTIONS: Mapping[int, str] = MappingProxyType({})
@@ -219,6 +223,20 @@ class World:
             self._store.write_walk()
         return self
 
+    def correct(self, *, metres_per_unit: float | None = None, up: tuple[float, float, float] | None = None) -> World:
+        """Say how long a metre is, in world units, or which way is up, in world axes; what is not given stays. Frames
+        and cameras stay as they are; walks, splats, meshes and files that are made from now on follow it."""
+        if metres_per_unit is not None and not 0 < metres_per_unit < math.inf:
+            raise WorldError(f"the metres of a world unit want a positive number, got {metres_per_unit}")
+        if up is not None:
+            length = math.hypot(*up)
+            if not 1e-6 < length < math.inf:
+                raise WorldError(f"an up direction wants three numbers that are not all 0, got {up}")
+            up = (up[0] / length, up[1] / length, up[2] / length)
+        with self._store.locked():
+            self._store.correct(metres_per_unit=metres_per_unit, up=up)
+        return self
+
     def abandon(self) -> World:
         """Drop what is left of a walk that was interrupted; its finished chunks stay."""
         with self._store.locked():
@@ -271,7 +289,8 @@ class World:
     def info(self) -> dict:
         """What the world is, as plain values; lengths are in metres where the depth is."""
         manifest, cameras = self._store.manifest, self._store.cameras()
-        centres = cameras.centres.double()
+        metres = manifest.metres_per_unit or 1.0
+        centres = metres * cameras.centres.double()
         focal = float(cameras.intrinsics[0, 0, 0])
         return {
             "folder": str(self.folder),
@@ -294,7 +313,13 @@ class World:
             },
             "undone": len(manifest.undone),
             "memory": {"frames": sum(entry.depth_frames for entry in manifest.chunks)},
-            "scale": {"unit": "metre", "reference_depth": manifest.reference_depth},
+            "scale": {
+                "unit": "metre",
+                "from": self._scale_from(),
+                "metres_per_unit": metres,
+                "reference_depth": metres * manifest.reference_depth,
+            },
+            "up": manifest.up,
             "licences": manifest.licences,
             "interrupted": None if manifest.job is None else {**asdict(manifest.job), "to_go": manifest.chunks_to_go},
             "scene_frames": manifest.scene_frames,
@@ -309,16 +334,20 @@ class World:
         scale_to: str | None = None,
         splats: int | None = 500_000,
         refine_steps: int = 0,
+        mesh: bool = True,
     ) -> World:
-        """Splats, a preview of them and meshes into the folder's scene/, and preview.png.
+        """Splats, a preview of them and, with `mesh`, meshes into the folder's scene/, and preview.png.
 
         `splats` bounds their number (None: as many as there are to see), `refine_steps` is how many frames of the walk
         they are then fitted to, one after the other.
-        `scale_to` corrects the metre: "door height 2.0m from 210,80 to 214,300" (photowalk.reconstruct.scale).
+        `scale_to` corrects the metre for good: "door height 2.0m from 210,80 to 214,300"
+        (photowalk.reconstruct.scale).
         """
+        if scale_to is not None and not mesh:
+            raise WorldError("the length of a metre is found with the meshes; give --scale-to without --no-mesh")
         from photowalk.export.ply import write_ply
         from photowalk.reconstruct import reconstruct, refine, write_preview
-        from photowalk.reconstruct.meshing.files import mesh_clips, write_meshes
+        from photowalk.reconstruct.meshing.files import write_meshes
 
         with self._store.locked():
             entries = self._store.manifest.chunks
@@ -327,12 +356,7 @@ class World:
                 """One chunk in memory at a time."""
                 return (self._store.chunk(index).clip for index in range(len(entries)))
 
-            meshes = mesh_clips(
-                walk(),
-                scale_from=self._scale_from(),
-                scale_to=scale_to,
-                on_step=lambda done, total: on_step(Progress("mesh", done, total)),
-            )
+            meshes = self._meshes(walk(), scale_to, on_step) if mesh else None
             known = sum(entry.depth_frames for entry in entries)
             scene = reconstruct(walk(), budget=splats, on_view=lambda done: on_step(Progress("splats", done, known)))
             if refine_steps:
@@ -345,7 +369,10 @@ class World:
                 )
             with self._store.new_scene() as folder:
                 write_ply(folder / "splats.ply", scene.everything)
-                write_meshes(folder, meshes, self._store.cameras()[0])
+                if meshes is not None:
+                    write_meshes(folder, meshes, self._store.cameras()[0])
+                    if scale_to is not None:
+                        self._store.correct(metres_per_unit=meshes.ground.metres_per_unit)
                 write_preview(
                     scene,
                     self._store.cameras(),
@@ -395,9 +422,24 @@ class World:
         on_note(f"{self.folder} was interrupted and is continued")
         return self.extend(on_step=on_step)
 
+    def _meshes(self, walk: Iterable[Clip], scale_to: str | None, on_step: OnStep) -> Meshes:
+        from photowalk.reconstruct.meshing.files import mesh_clips
+
+        manifest = self._store.manifest
+        return mesh_clips(
+            walk,
+            scale_from=self._scale_from(),
+            scale_to=scale_to,
+            metres_per_unit=manifest.metres_per_unit or 1.0,
+            up=None if manifest.up is None else torch.tensor(manifest.up, dtype=torch.float64),
+            on_step=lambda done, total: on_step(Progress("mesh", done, total)),
+        )
+
     def _scale_from(self) -> str:
         """Where the length of a metre is known from, in words."""
         manifest = self._store.manifest
+        if manifest.metres_per_unit is not None:
+            return "metres as they were corrected by hand"
         if "depth_sha256" in manifest.source:
             return "metres of the depth map that was given with the photo"
         return f"metres as the depth network of {manifest.preset} guesses them"
@@ -415,14 +457,18 @@ class World:
         if with_scene and not file.is_file():
             raise WorldError(f"{self.folder} has no splats yet; make them with: photowalk reconstruct {self.folder}")
         splats, name = read_splats(file) if with_scene else None, self.folder.absolute().name
+        manifest = self._store.manifest
+        up = None if manifest.up is None else torch.tensor(manifest.up, dtype=torch.float64)
         if not (with_scene and (file.parent / "scene.json").is_file()):  # made before there were meshes
-            return Contents(name, cameras, level(cameras[0]), splats)
+            metres = manifest.metres_per_unit or 1.0
+            return Contents(name, cameras, level(cameras[0], up, EYE_HEIGHT / metres, metres), splats)
         ground = read_ground(file.parent / "scene.json")
         eye_height = float(ground.height(cameras[0].centres.double()))
+        metres = manifest.metres_per_unit or ground.metres_per_unit
         return Contents(
             name,
             cameras,
-            level(cameras[0], ground.up, eye_height, ground.metres_per_unit),
+            level(cameras[0], ground.up if up is None else up, eye_height, metres),
             splats,
             read_mesh(file.parent / "mesh.glb"),
             read_mesh(file.parent / "collision.ply"),
@@ -464,7 +510,13 @@ def _plan(
         text, cameras = path, plan_published(path, start, centre_depth=manifest.reference_depth, chunk=size)[1:]
     else:
         planned = plan(
-            path, start, start_of_walk=state.cameras[0], reference_depth=manifest.reference_depth, chunk=size
+            path,
+            start,
+            start_of_walk=state.cameras[0],
+            reference_depth=manifest.reference_depth,
+            chunk=size,
+            unit=1 / (manifest.metres_per_unit or 1.0),
+            up=None if manifest.up is None else torch.tensor(manifest.up),
         )
         shortened, word = shorten(planned.cameras, state.views)
         text, notes, cameras = path, [*planned.notes, *([word] if word else [])], shortened[1:]
