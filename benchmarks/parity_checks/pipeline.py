@@ -92,14 +92,14 @@ def check_prepared_chunk(folder: Path) -> Iterable[Comparison]:
     """The whole conditioning of a late chunk, as the generator builds it after frames that are given by a formula."""
     yield from check_prepare_inputs(folder)
     golden, stated = load_file(folder / "prepare_inputs.safetensors"), _json(folder / "prepare_inputs.json")
-    generator = _generator(
-        folder, UniPC(1), _Texts({"": torch.zeros(1, 1, 1)}), _Cells(torch.zeros(192, 1), torch.zeros(1, 1))
+    generator = build_generator(
+        folder, UniPC(1), Texts({"": torch.zeros(1, 1, 1)}), Cells(torch.zeros(192, 1), torch.zeros(1, 1))
     )
     height, width = stated["resolution"]
     cameras = Cameras(golden["w2c"][0], golden["K"][0], height, width)
     first, last = stated["target_frames"]
     seed = int(re.findall(r"seed (\d+), t =", stated["rgb"])[0])
-    video = _formula_video(seed, range(first), height, width)
+    video = formula_video(seed, range(first), height, width)
     yield "frames", _error(video[::40].transpose(0, 1)[None], golden["rgb_every_40th"]), LATENT_TOLERANCE
     depth = torch.zeros(first, height, width)
     depth[stated["cache_frame_ids"]] = golden["depth_cache"]
@@ -122,7 +122,7 @@ def check_prepared_chunk(folder: Path) -> Iterable[Comparison]:
     yield "mask", float((conditioning.known != 1).sum()), 0.0
 
 
-def _formula_video(seed: int, frames: Iterable[int], height: int, width: int) -> Tensor:
+def formula_video(seed: int, frames: Iterable[int], height: int, width: int) -> Tensor:
     """[F, 3, H, W] in [-1, 1]: waves of colour, as the goldens say."""
     random = np.random.RandomState(seed)
     a, b = random.uniform(0.5, 3, (3, 4)), random.uniform(0.5, 3, (3, 4))
@@ -192,14 +192,14 @@ def _tiny_generator(folder: Path, golden: dict[str, Tensor], stated: dict) -> tu
     sampler = UniPC(stated["steps"], stated["shift"]) if "UniPC" in stated["sampler"] else FewStep(stated["steps"])
     draws = [golden[f"renoise{i}"] for i in range(stated["chunks"])] if "renoise0" in golden else []
     recorder = _Recorder(sampler, draws)
-    texts = _Texts({name: _given(golden, stated, name) for name in ("text", "neg")})
-    image = _Cells(_given(golden, stated, "clip_W"), _given(golden, stated, "clip_P"))
-    generator = _generator(folder, recorder, texts, image, _Depths(golden.get("da3_depth")))
+    texts = Texts({name: given(golden, stated, name) for name in ("text", "neg")})
+    image = Cells(given(golden, stated, "clip_W"), given(golden, stated, "clip_P"))
+    generator = build_generator(folder, recorder, texts, image, _Depths(golden.get("da3_depth")))
     config = replace(generator.config, guidance=stated["guidance"] or 1.0, negative_prompt="neg")
     return replace(generator, config=config), recorder
 
 
-def _generator(
+def build_generator(
     folder: Path, sampler: Sampler, text: TextEncoder, image: ImageEncoder, depth: DepthEstimator | None = None
 ) -> Generator:
     """The published preset's arrangement around the goldens' networks; frames stay as they were decoded."""
@@ -216,7 +216,7 @@ def _generator(
     )
 
 
-def _given(golden: dict[str, Tensor], stated: dict, name: str) -> Tensor:
+def given(golden: dict[str, Tensor], stated: dict, name: str) -> Tensor:
     """A tensor that is stored, or drawn by the rule that the .json states."""
     if name in golden:
         return golden[name]
@@ -257,7 +257,7 @@ class _Recorder:
 
 
 @dataclass(frozen=True)
-class _Texts:
+class Texts:
     known: dict[str, Tensor]
 
     def encode(self, prompts: list[str]) -> Tensor:
@@ -265,7 +265,7 @@ class _Texts:
 
 
 @dataclass(frozen=True)
-class _Cells:
+class Cells:
     """The goldens' stand-in for a picture encoder: 8x8 cells, times a matrix, plus a constant."""
 
     matrix: Tensor  # [192, D]

@@ -96,16 +96,40 @@ class RandomOwnership:
 
     def choose(self, candidates: Candidates, targets: Cameras, count: int) -> list[int]:
         random = torch.Generator().manual_seed(self.seed)
-        owned = _owned_cells(candidates, targets).float().cpu()
-        if owned.amax() <= 0:
+        weights = self.weights(candidates, targets)
+        if weights.amax() <= 0:
             return []
-        drawn = torch.multinomial(owned + 0.02 * owned.amax(), min(count, len(owned)), generator=random)
+        drawn = torch.multinomial(weights, min(count, len(weights)), generator=random)
         chosen = drawn.flip(0).tolist()
-        if float(torch.rand((), generator=random)) < self.drop:
-            forgotten = int(torch.randint(1, len(chosen) + 1, (), generator=random))
-            kept = torch.randperm(len(chosen), generator=random)[forgotten:].sort().values
-            chosen = [chosen[i] for i in kept.tolist()]
+        return _forget(chosen, self.drop, random)
+
+    @staticmethod
+    def weights(candidates: Candidates, targets: Cameras) -> Tensor:
+        """[C] float32 on the CPU: how likely each candidate is drawn first."""
+        owned = _owned_cells(candidates, targets).float().cpu()
+        return owned + 0.02 * owned.amax()
+
+
+@dataclass(frozen=True)
+class Forgetful:
+    """Another policy that forgets some of what it recalled with probability `drop`, from one view to all, so that
+    training knows empty slots."""
+
+    policy: Policy
+    seed: int
+    drop: float
+
+    def choose(self, candidates: Candidates, targets: Cameras, count: int) -> list[int]:
+        random = torch.Generator().manual_seed(self.seed)
+        return _forget(self.policy.choose(candidates, targets, count), self.drop, random)
+
+
+def _forget(chosen: list[int], drop: float, random: torch.Generator) -> list[int]:
+    if not chosen or float(torch.rand((), generator=random)) >= drop:
         return chosen
+    forgotten = int(torch.randint(1, len(chosen) + 1, (), generator=random))
+    kept = torch.randperm(len(chosen), generator=random)[forgotten:].sort().values
+    return [chosen[i] for i in kept.tolist()]
 
 
 def _owned_cells(candidates: Candidates, targets: Cameras) -> Tensor:

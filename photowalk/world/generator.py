@@ -74,7 +74,7 @@ class Generator:
         seed: int = 0,
     ) -> WorldState:
         """The world of one frame: the photo, its depth, and codec streams that have seen it long enough."""
-        photo = self._kept(photo)
+        photo = self.kept(photo)
         with self.placement.autocast():
             focal_px = focal_px if camera is None else float(camera.intrinsics[0, 0])
             if depth is None or focal_px is None:
@@ -108,7 +108,7 @@ class Generator:
             conditioning, preview = self.condition(state, cameras, prompt, on_step)
             sampled = self._sample(conditioning, seed, on_step, negative_prompt)
             decoded, decoder = self.codec.decode(sampled, state.decoder)
-            video = self._kept(self._restore(decoded[0].transpose(0, 1), preview, on_step))
+            video = self.kept(self.restore(decoded[0].transpose(0, 1), preview, on_step))
             latents, encoder = self.codec.encode((video * 2 - 1).transpose(0, 1)[None], state.encoder)
             on_step(Progress("depth", 0, 1))
             depth = self._estimate_depth(video, cameras, preview)
@@ -157,7 +157,7 @@ class Generator:
         """Pictures without depth get it, at the scale of the photo's."""
         views = []
         for index, picture in enumerate(pictures):
-            image, depth = self._kept(picture.image.to(photo.image)), picture.depth
+            image, depth = self.kept(picture.image.to(photo.image)), picture.depth
             camera = _placed(picture.camera.to(image.device), photo.camera)
             if depth is None:
                 known = composite([photo], camera[None]).depth
@@ -170,7 +170,7 @@ class Generator:
             return self.negative
         return self.text.encode([self.config.negative_prompt if prompt is None else prompt])
 
-    def _restore(self, decoded: Tensor, preview: Preview, on_step: OnStep) -> Tensor:
+    def restore(self, decoded: Tensor, preview: Preview, on_step: OnStep) -> Tensor:
         """[F, 3, H, W] decoded frames in [-1, 1] -> pictures in [0, 1], sharpened by what geometry remembers."""
         if self.detail is None:
             return decoded.float() / 2 + 0.5
@@ -180,7 +180,7 @@ class Generator:
             pictures.append(self.detail.restore(frame[None], warped[None] * 2 - 1, known[None, None])[0])
         return torch.stack(pictures).float() / 2 + 0.5
 
-    def _kept(self, pictures: Tensor) -> Tensor:
+    def kept(self, pictures: Tensor) -> Tensor:
         """As the world folder keeps frames, so that a reopened world continues with the same numbers."""
         return quantise(pictures) if self.config.rounded else pictures
 
