@@ -19,9 +19,10 @@ from pathlib import Path
 
 import torch
 
-from photowalk.export.contents import Contents, level
+from photowalk.export.contents import Contents
 from photowalk.export.formats import FORMATS, Format
 from photowalk.geometry.cameras import Cameras
+from photowalk.scene.ground import level
 from photowalk.scene.types import Mesh, Splats
 
 SECONDS, GIGABYTES = 60.0, 4.0

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from photowalk.export.contents import Contents, level
+from photowalk.export.contents import Contents
 from photowalk.geometry.cameras import Cameras
+from photowalk.scene.ground import level
 from photowalk.scene.types import Mesh, Splats
 
 

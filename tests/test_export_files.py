@@ -9,12 +9,13 @@ import torch
 from exports import box, gltf_problems, order_of, some_contents, some_splats, splat_transform, walk
 
 from photowalk.export import conventions
-from photowalk.export.contents import Contents, level, sound
+from photowalk.export.contents import Contents, sound
 from photowalk.export.conventions import ExportError
 from photowalk.export.formats import FORMATS, format_of
 from photowalk.export.ply import read_splats
 from photowalk.geometry import path_files
 from photowalk.kernels.rasterise import evaluate_harmonics
+from photowalk.scene.ground import level
 from photowalk.scene.render import render
 from photowalk.scene.types import Mesh, Splats
 

@@ -10,10 +10,11 @@ from browser import browser
 from exports import box, npm_tool, some_contents, walk
 from PIL import Image
 
-from photowalk.export.contents import Contents, level
+from photowalk.export.contents import Contents
 from photowalk.export.formats import format_of
 from photowalk.export.solid import solid_cells
 from photowalk.geometry.cameras import Cameras
+from photowalk.scene.ground import level
 from photowalk.scene.render import render
 from photowalk.scene.types import Mesh, Splats
 

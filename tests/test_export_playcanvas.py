@@ -15,11 +15,12 @@ from exports import npm_tool
 from PIL import Image
 from test_export_html import HEIGHT, WIDTH, room
 
-from photowalk.export.contents import Contents, level
+from photowalk.export.contents import Contents
 from photowalk.export.conventions import RUB_FROM_RDF, Y_UP_FROM_Z_UP
 from photowalk.export.formats import format_of
 from photowalk.geometry.cameras import Cameras
 from photowalk.geometry.motions import motion
+from photowalk.scene.ground import level
 from photowalk.scene.render import render
 
 FARTHEST_MEAN, FARTHEST_SHARE = 0.025, 0.03  # mean difference of a picture, and share of pixels that differ by a tenth

@@ -11,8 +11,9 @@ pytest.importorskip("pxr")
 
 from pxr import Gf, Usd, UsdGeom, UsdPhysics, UsdShade, UsdUtils, UsdValidation, UsdVol, Vt
 
-from photowalk.export.contents import Contents, level
+from photowalk.export.contents import Contents
 from photowalk.export.formats import format_of
+from photowalk.scene.ground import level
 from photowalk.scene.types import Mesh
 
 SPLATS = "/World/Gaussians/splats"

@@ -1,13 +1,19 @@
 """The command `photowalk export`, on a world of two chunks."""
 
+import numpy as np
 import pytest
 import torch
+import trimesh
 from worlds import make_world
 
 from photowalk import World
 from photowalk.cli import main
+from photowalk.export.contents import sound
 from photowalk.export.formats import FORMATS
 from photowalk.export.ply import read_splats
+from photowalk.scene.ground import read_ground
+from photowalk.scene.mesh_files import read_mesh
+from photowalk.world.store import WorldError
 
 
 @pytest.fixture(scope="module")
@@ -57,3 +63,24 @@ def test_cameras_need_no_reconstruction(tmp_path, capsys):
     assert main(["export", str(tmp_path / "world"), str(tmp_path / "a.colmap"), str(tmp_path / "a.mp4")]) == 0
     assert main(["export", str(tmp_path / "world"), str(tmp_path / "a.html")]) == 2
     assert "make them with: photowalk reconstruct" in capsys.readouterr().err
+
+
+def test_what_a_person_corrects_turns_and_scales_what_is_made_from_then_on(world, tmp_path):
+    world.correct(metres_per_unit=2.0, up=(0.0, -2.0, -0.2))
+    world.export([tmp_path / "after.stl"])
+    up = torch.tensor(world.manifest.up)
+    assert up.tolist() == pytest.approx((0.0, -0.995, -0.0995), abs=1e-3)
+    mesh = sound(read_mesh(world.folder / "scene" / "collision.ply"))
+    here = mesh.vertices[mesh.faces].reshape(-1, 3)
+    there = torch.from_numpy(np.array(trimesh.load(tmp_path / "after.stl", process=False).vertices)).float()
+    torch.testing.assert_close(there[:, 2].diff(), 2 * (here @ up).diff(), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(there.diff(dim=0).norm(dim=1), 2 * here.diff(dim=0).norm(dim=1), atol=1e-3, rtol=1e-3)
+    assert World.open(world.folder).info()["scale"]["from"] == "metres as they were corrected by hand"
+    world.reconstruct()
+    ground = read_ground(world.folder / "scene" / "scene.json")
+    assert ground.metres_per_unit == 2.0
+    assert ground.up.tolist() == pytest.approx(world.manifest.up)
+    with pytest.raises(WorldError, match="positive"):
+        world.correct(metres_per_unit=-1.0)
+    with pytest.raises(WorldError, match="not all 0"):
+        world.correct(up=(0.0, 0.0, 0.0))

@@ -7,7 +7,7 @@ import torch
 
 from photowalk.geometry.cameras import Cameras
 from photowalk.geometry.motions import motion, rotation_from_euler
-from photowalk.reconstruct.gravity import EYE_HEIGHT, find_ground
+from photowalk.reconstruct.gravity import EYE_HEIGHT, find_ceiling, find_ground
 from photowalk.reconstruct.scale import scale_to
 from photowalk.scene.ground import Ground, read_ground, write_ground
 from photowalk.scene.types import View
@@ -71,22 +71,47 @@ def test_a_moved_world_has_its_floor_moved():
 def test_scale_is_corrected_by_what_a_person_knows():
     view, _ = view_of_floor(pitch=10)
     ground = find_ground([view])
-    known = scale_to("camera height 1.8m", ground, view)
+    known = scale_to("camera height 1.8m", ground, [view])
     assert known.metres_per_unit == pytest.approx(1.2, rel=0.01)
     assert "camera height" in known.scale_from
     points = view.camera.unproject(view.depth)
     apart = float((points[40, 20] - points[44, 50]).norm())
-    told = scale_to("door height 200cm from 20,40 to 50,44", ground, view)
-    assert told.metres_per_unit == pytest.approx(2.0 / apart, rel=1e-4)
+    for text in ("door height 200cm from 20,40 to 50,44", "2m from 20,40 to 50,44"):
+        told = scale_to(text, ground, [view])
+        assert told.metres_per_unit == pytest.approx(2.0 / apart, rel=1e-4)
     for text, message in [
-        ("door height 2.0m", "door height"),
+        ("door height 2.0m", "write 'door height 2.0m from X,Y to X,Y'"),
+        ("floor to ceiling 2.5m", "no level ceiling was seen"),
         ("tall", "camera height 1.6m"),
         ("door 2m from 20,40 to 500,44", "outside"),
         ("door 2m from 20,1 to 50,44", "not known"),
         ("camera height 0m", "corrects nothing"),
     ]:
         with pytest.raises(ValueError, match=message):
-            scale_to(text, ground, view)
+            scale_to(text, ground, [view])
+
+
+def test_a_room_is_as_high_as_its_floor_is_below_its_ceiling():
+    height, width = SIZE
+    camera = Cameras.from_fov(torch.eye(4), 100.0, height, width)
+    down = camera.unproject(torch.ones(SIZE))[..., 1]
+    depth = torch.where(down > 0, 1.5 / down.clamp_min(0.02), 1.1 / (-down).clamp_min(0.02)).clamp_max(9.0)
+    view = View(torch.rand(3, *SIZE), depth, camera, 0)
+    ground = find_ground([view])
+    assert find_ceiling([view], ground) == pytest.approx(2.6, rel=0.02)
+    assert scale_to("floor to ceiling 2.4m", ground, [view]).metres_per_unit == pytest.approx(2.4 / 2.6, rel=0.02)
+    assert find_ceiling([view_of_floor(pitch=10)[0]], ground) is None
+
+
+def test_a_person_knows_better_where_up_is():
+    view, up = view_of_floor(pitch=0)
+    tilted = up + torch.tensor([0.03, 0.0, 0.02]).double()
+    ground = find_ground([view], up=tilted)
+    assert torch.allclose(ground.up, tilted / tilted.norm())
+    assert float(ground.height(torch.zeros(3, dtype=torch.float64))) == pytest.approx(1.5, rel=0.1)
+    assert "by hand" in ground.up_from
+    blind, _ = view_of_floor(floor=False)
+    assert "by hand" in find_ground([blind], up=tilted).up_from
 
 
 def test_the_ground_is_kept_in_a_file(tmp_path):

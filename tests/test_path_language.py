@@ -231,3 +231,21 @@ def test_a_bad_camera_is_refused():
     bad.camera_from_world[0, 0] = math.nan
     with pytest.raises(ValueError, match="not finite"):
         walk("walk", start_of_walk=bad)
+
+
+def test_a_walk_from_a_camera_held_askew_goes_along_the_true_vertical():
+    roll, pitch = math.radians(10), math.radians(-20)  # the camera looks down
+    askew = motions.rotation_from_euler(*(torch.tensor(angle, dtype=torch.float64) for angle in (0.0, pitch, roll)))
+    up = askew.mT @ torch.tensor([0.0, -1, 0], dtype=torch.float64)  # in the camera's axes, which are the world's
+    start = photo()
+    walked = walk("forward 2, up 1", up=up).cameras
+    steps = walked.centres[-1].double() @ torch.stack([up, walked.centres[-1].double() / 5**0.5]).T
+    assert steps[0] == pytest.approx(1.0, abs=1e-5)  # forward was level
+    assert steps[1] == pytest.approx(5**0.5, abs=1e-5)
+    ahead = walk("look ahead", up=up).cameras[-1]
+    assert float(ahead.world_from_camera[:3, 1].double() @ up) == pytest.approx(-1, abs=1e-5)
+    for text in ("forward 1, left 30deg, back to start", "look up 20deg, look at start"):
+        back = walk(text, up=up).cameras[-1]
+        torch.testing.assert_close(back.camera_from_world, start.camera_from_world, atol=1e-5, rtol=0)
+    with pytest.raises(PathError, match="straight up or down"):
+        walk("forward 1", up=torch.tensor([0.0, 0.0, 1.0]))

@@ -1,4 +1,4 @@
-"""What a world hands to those who write files of it, and where its floor is. It reads and writes nothing."""
+"""What a world hands to those who write files of it. It reads and writes nothing."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ from torch import Tensor
 
 from photowalk.export.conventions import ExportError, SplatFileError, check_splats
 from photowalk.geometry.cameras import Cameras
-from photowalk.geometry.motions import motion
 from photowalk.scene.types import Mesh, Splats
-
-EYE_HEIGHT = 1.6  # metres above the floor at which the photo is taken to be where nothing says more
 
 
 @dataclass(frozen=True)
@@ -37,25 +34,6 @@ class Contents:
         if self.mesh is None:
             raise ExportError(f"{file}: {self.name} has no mesh yet; make one with: photowalk reconstruct")
         return self.mesh
-
-
-def level(first: Cameras, up: Tensor | None = None, eye_height: float = EYE_HEIGHT, metres: float = 1.0) -> Tensor:
-    """The similarity [4, 4] of `Contents.level_from_world`.
-
-    first: the camera above the spawn point; up [3]: away from the ground in world axes (default: the image's up, -y);
-    eye_height: of that camera above the floor in world units; metres: in one world unit.
-    """
-    world = first.to("cpu", torch.float64)
-    upward = torch.tensor([0.0, -1, 0], dtype=torch.float64) if up is None else up.detach().cpu().double()
-    upward = upward / upward.norm()
-    gaze = world.camera_from_world[2, :3]  # the camera's z axis in the world
-    ahead = gaze - (gaze @ upward) * upward
-    if float(ahead.norm()) < 1e-6:  # it looks straight up or down: what its picture has on top is ahead
-        ahead = -world.camera_from_world[1, :3] - (-world.camera_from_world[1, :3] @ upward) * upward
-    ahead = ahead / ahead.norm()
-    rotation = torch.stack([torch.linalg.cross(ahead, upward), ahead, upward])
-    spawn = world.centres - eye_height * upward
-    return motion(metres * rotation, -metres * (rotation @ spawn))
 
 
 def sound(mesh: Mesh) -> Mesh:

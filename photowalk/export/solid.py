@@ -9,8 +9,9 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from photowalk.export.contents import EYE_HEIGHT, Contents, sound
+from photowalk.export.contents import Contents, sound
 from photowalk.geometry.motions import rotation_from_quaternion
+from photowalk.scene.ground import EYE_HEIGHT
 from photowalk.scene.types import Mesh, Splats
 
 # Metres for a body whose eyes are EYE_HEIGHT high; all of them shrink and grow with the eyes.

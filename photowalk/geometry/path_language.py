@@ -102,14 +102,15 @@ def plan(
     min_frames: int | None = None,
     unit: float = 1.0,
     scale: float = 1.0,
+    up: Tensor | None = None,
 ) -> Plan:
     """The cameras [1 + k * chunk] of `path`, a preset's name, a file or a sentence, from the camera `start` [].
 
     `frames` asks for a length, `min_frames` for a least one; both are rounded up to whole chunks, over which the
     motion is spread evenly. `reference_depth` (world units) scales presets, zoom and orbits; `unit` is the length of a
     distance "1" of a sentence in world units (1 where depth is metric, else the reference depth); `scale` multiplies
-    the distances of a path file. A preset takes two chunks unless told otherwise. Raises PathError with what was found
-    and what is known.
+    the distances of a path file; `up` [3] is the vertical in world axes where the walk's first camera was held askew.
+    A preset takes two chunks unless told otherwise. Raises PathError with what was found and what is known.
     """
     start.check("the camera to start from")
     start_of_walk.check("the walk's first camera")
@@ -131,7 +132,7 @@ def plan(
             f"'{text}' is neither a preset{hint} nor a file nor a sentence; presets: {_listed(known)}; "
             f"a sentence is like 'forward 2, left 60deg, back to start'"
         )
-    return _plan_sentence(text, start, start_of_walk, reference_depth, unit, lengths)
+    return _plan_sentence(text, start, start_of_walk, reference_depth, unit, up, lengths)
 
 
 def parse(sentence: str) -> list[Command]:
@@ -153,8 +154,12 @@ def parse(sentence: str) -> list[Command]:
     return commands
 
 
-def trace(commands: list[Command], state: Tensor, reference_depth: float, unit: float) -> list[Step]:
-    """The steps of `commands` from a state [6]; distances become world units here."""
+def trace(
+    commands: list[Command], state: Tensor, reference_depth: float, unit: float, home: Tensor | None = None
+) -> list[Step]:
+    """The steps of `commands` from a state [6]; distances become world units here. `home` [6] is the walk's first
+    camera, at the origin; not given, it counts as level."""
+    home = torch.zeros_like(state) if home is None else home
     steps, speed, turn_speed = [], SPEED * unit, math.radians(TURN_SPEED_DEG)
     for command in commands:
         if command.verb == "speed":
@@ -164,7 +169,7 @@ def trace(commands: list[Command], state: Tensor, reference_depth: float, unit: 
         around = None
         if command.verb == "orbit":
             around = reference_depth if command.around is None else command.around * unit
-        last, settled = _target(command, state, reference_depth, unit)
+        last, settled = _target(command, state, home, reference_depth, unit)
         settled = settled if around is None else _swung(state, last, around)
         step = Step(0.0, state, last, settled, around)
         steps.append(replace(step, frames=_natural_frames(command, step, speed, turn_speed)))
@@ -175,9 +180,17 @@ def trace(commands: list[Command], state: Tensor, reference_depth: float, unit: 
 
 
 def _plan_sentence(
-    text: str, start: Cameras, start_of_walk: Cameras, reference_depth: float, unit: float, lengths: _Lengths
+    text: str,
+    start: Cameras,
+    start_of_walk: Cameras,
+    reference_depth: float,
+    unit: float,
+    up: Tensor | None,
+    lengths: _Lengths,
 ) -> Plan:
-    steps = trace(parse(text), _state(start, start_of_walk), reference_depth, unit)
+    level = start_of_walk if up is None else levelled(start_of_walk, up)
+    home = None if up is None else _state(start_of_walk, level)
+    steps = trace(parse(text), _state(start, level), reference_depth, unit, home)
     natural = sum(step.frames for step in steps)
     if natural > MAX_FRAMES:
         raise PathError(
@@ -189,7 +202,7 @@ def _plan_sentence(
     states = _sample(steps, count - 1)
     rotation = motions.rotation_from_euler(states[:, 3], states[:, 4], states[:, 5])
     walk_from_camera = motions.motion(rotation, states[:, :3])
-    poses = motions.inverse(walk_from_camera) @ start_of_walk.camera_from_world.double().cpu()
+    poses = motions.inverse(walk_from_camera) @ level.camera_from_world.double().cpu()
     poses = torch.cat([start.camera_from_world[None], poses.to(start.camera_from_world)])
     return Plan(replace(start, camera_from_world=poses, intrinsics=start.intrinsics.repeat(count, 1, 1)), notes)
 
@@ -370,13 +383,29 @@ def _swung(first: Tensor, states: Tensor, around: float) -> Tensor:
     return torch.cat([pivot - around * _gaze(states), states[..., 3:]], dim=-1)
 
 
+def levelled(camera: Cameras, up: Tensor) -> Cameras:
+    """The camera [] held level: `up` [3] is up in its picture, and it looks ahead as far as that allows."""
+    upright = camera.to("cpu", torch.float64)
+    up = up.to(upright.camera_from_world)
+    up = up / up.norm()
+    ahead = upright.camera_from_world[2, :3]
+    ahead = ahead - (ahead @ up) * up
+    if float(ahead.norm()) < 1e-6:
+        raise PathError("a camera that looks straight up or down cannot be held level; correct the horizon by less")
+    ahead = ahead / ahead.norm()
+    rotation = torch.stack([torch.linalg.cross(ahead, up), -up, ahead])
+    return replace(upright, camera_from_world=motions.motion(rotation, -rotation @ upright.centres))
+
+
 def _state(camera: Cameras, start_of_walk: Cameras) -> Tensor:
     """[6] of one camera in the frame of the walk's first camera."""
     relative = camera.to("cpu", torch.float64).relative_to(start_of_walk.to("cpu", torch.float64)).world_from_camera
     return torch.cat([relative[:3, 3], torch.stack(motions.euler_from_rotation(relative[:3, :3]))])
 
 
-def _target(command: Command, state: Tensor, reference_depth: float, unit: float) -> tuple[Tensor, Tensor]:
+def _target(
+    command: Command, state: Tensor, home: Tensor, reference_depth: float, unit: float
+) -> tuple[Tensor, Tensor]:
     """The state [6] that a command leads to, and the same pose with angles brought back from whole turns."""
     last = state.clone()
     angle = math.radians(command.amount)
@@ -400,20 +429,20 @@ def _target(command: Command, state: Tensor, reference_depth: float, unit: float
         axis = 3 if command.direction in ("left", "right") else 4
         last[axis] += angle if command.direction in ("left", "down") else -angle
     elif command.verb == "return":
-        return _unwound(torch.zeros_like(state), state), torch.zeros_like(state)
+        return _unwound(home, state), home
     elif command.verb == "look":
-        settled = torch.cat([state[:3], _heading(command.direction, state, reference_depth)])
+        settled = torch.cat([state[:3], _heading(command.direction, state, home, reference_depth)])
         return _unwound(settled, state), settled
     return last, last
 
 
-def _heading(where: str, state: Tensor, reference_depth: float) -> Tensor:
+def _heading(where: str, state: Tensor, home: Tensor, reference_depth: float) -> Tensor:
     """(yaw, pitch, roll) of looking ahead or at the start, from where `state` stands."""
     x, y, z = -state[:3]
     if where == "ahead":
         return torch.stack([state[3], torch.zeros_like(x), torch.zeros_like(x)])
     if float(state[:3].norm()) < 1e-3 * reference_depth:
-        return torch.zeros(3, dtype=state.dtype)
+        return home[3:]
     return torch.stack([torch.atan2(x, z), torch.atan2(-y, torch.hypot(x, z)), torch.zeros_like(x)])
 
 

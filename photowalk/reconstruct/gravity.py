@@ -24,22 +24,46 @@ _SHARE = 0.03  # of all that was seen, by area, that must lie on a floor
 _FARTHEST = 12.0  # camera heights away beyond which points say little of the floor
 
 
-def find_ground(views: Sequence[View], *, seed: int = 0) -> Ground:
-    """The floor of the views; where none was seen, the cameras' mean up and EYE_HEIGHT below the first one."""
+def find_ground(views: Sequence[View], *, up: Tensor | None = None, seed: int = 0) -> Ground:
+    """The floor of the views; where none was seen, the cameras' mean up and EYE_HEIGHT below the first one.
+
+    up [3]: what a person says that it is; then only the floor's height is found."""
     if not views:
         raise ValueError("no frame of this walk has depth, so its floor cannot be found")
-    upward = _mean_up(views)
+    upward = _mean_up(views) if up is None else up.double() / up.double().norm()
     points, normals, distances, areas, behind = _candidates(views, upward, seed)
     first = views[0].camera.centres.double()
     if len(points) >= 50:
-        plane = _lowest_plane(points, normals, distances, areas, upward, seed)
+        plane = (
+            _lowest_plane(points, normals, distances, areas, upward, seed)
+            if up is None
+            else _lowest_level(points, distances, areas, upward)
+        )
         if plane is not None:
-            up, floor, share = plane
-            below_all = min(float(view.camera.centres.double() @ up) for view in views) > floor
+            normal, floor, share = plane
+            below_all = min(float(view.camera.centres.double() @ normal) for view in views) > floor
             if share * float(areas.sum()) > _SHARE * behind and below_all:
-                return Ground(up, floor, f"the floor that was seen ({100 * share:.0f} % of what faces up lies on it)")
+                whose = "" if up is None else "up as it was corrected by hand; "
+                what = f"{whose}the floor that was seen ({100 * share:.0f} % of what faces up lies on it)"
+                return Ground(normal, floor, what)
     floor = float(first @ upward) - EYE_HEIGHT
-    return Ground(upward, floor, f"the cameras' own up; no floor was seen, it is taken to be {EYE_HEIGHT} below")
+    whose = "the cameras' own up" if up is None else "up as it was corrected by hand"
+    return Ground(upward, floor, f"{whose}; no floor was seen, it is taken to be {EYE_HEIGHT} below")
+
+
+def find_ceiling(views: Sequence[View], ground: Ground, *, seed: int = 0) -> float | None:
+    """Height over the floor, in world units, of the widest level that faces down above all cameras; None: there is
+    none."""
+    downward = Ground(-ground.up, -ground.floor, ground.up_from)
+    points, _, distances, areas, behind = _candidates(views, downward.up, seed)
+    if len(points) < 50:
+        return None
+    found = _lowest_level(points, distances, areas, downward.up)
+    if found is None:
+        return None
+    _, level, share = found
+    above_all = min(float(view.camera.centres.double() @ downward.up) for view in views) > level
+    return -level - ground.floor if share * float(areas.sum()) > _SHARE * behind and above_all else None
 
 
 def _mean_up(views: Sequence[View]) -> Tensor:
@@ -77,6 +101,22 @@ def _candidates(views: Sequence[View], upward: Tensor, seed: int) -> tuple[Tenso
         everything *= _POINTS / len(points)
         points, normals, distances, areas = points[kept], normals[kept], distances[kept], areas[kept]
     return points, normals, distances, areas, everything
+
+
+def _lowest_level(points: Tensor, distances: Tensor, areas: Tensor, up: Tensor) -> tuple[Tensor, float, float] | None:
+    """As `_lowest_plane` where up is known: the height with most area on it; points below it speak against it."""
+    heights, tolerance = points @ up, _TOLERANCE * distances
+    tried = heights[:: max(1, len(heights) // _TRIES)]
+    off = heights[None] - tried[:, None]  # [tries, N]
+    on = off.abs() < tolerance
+    score = (on * areas).sum(1) - ((off < -2 * tolerance) * areas).sum(1)
+    best = int(score.argmax())
+    if float(score[best]) <= 0:
+        return None
+    weight = (areas / distances.square())[on[best]]
+    level = float((weight * heights[on[best]]).sum() / weight.sum())
+    inliers = (heights - level).abs() < tolerance
+    return up, level, float(areas[inliers].sum() / areas.sum())
 
 
 def _lowest_plane(

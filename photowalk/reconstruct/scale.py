@@ -3,41 +3,54 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import torch
 
+from photowalk.reconstruct.gravity import find_ceiling
 from photowalk.scene.ground import Ground
 from photowalk.scene.types import View
 
 _METRES = {"m": 1.0, "cm": 0.01, "mm": 0.001, "ft": 0.3048, "in": 0.0254}
 _NUMBER = r"(\d+(?:\.\d+)?)"
 _TEXT = re.compile(
-    rf"\s*(?P<what>.*?)\s+(?P<length>{_NUMBER})\s*(?P<unit>mm|cm|m|ft|in)"
+    rf"\s*(?:(?P<what>.*?)\s+)?(?P<length>{_NUMBER})\s*(?P<unit>mm|cm|m|ft|in)"
     rf"(?:\s+from\s+(?P<x0>{_NUMBER})\s*,\s*(?P<y0>{_NUMBER})\s+to\s+(?P<x1>{_NUMBER})\s*,\s*(?P<y1>{_NUMBER}))?\s*"
 )
 _HELP = (
-    "write 'camera height 1.6m', or name something and the pixels of photo.png between which it extends: "
-    "'door height 2.0m from 210,80 to 214,300'"
+    "write 'camera height 1.6m' or 'floor to ceiling 2.5m', or name something and the pixels of photo.png between "
+    "which it extends: 'door height 2.0m from 210,80 to 214,300'"
 )
 
 
-def scale_to(text: str, ground: Ground, photo: View) -> Ground:
+def scale_to(text: str, ground: Ground, views: Sequence[View]) -> Ground:
     """The ground with its metre corrected so that what `text` names has the length that it says.
 
-    `camera height` is the photo's camera above the floor; anything else is measured between two pixels (x,y) of the
-    photo at the depths there. Raises ValueError for other texts and for pixels without depth.
+    `camera height` is the photo's camera above the floor, `floor to ceiling` the height of a room in any of the views,
+    of which the first is the photo; anything else is measured between two pixels (x,y) of the photo at the depths
+    there. Raises ValueError for other texts, for pixels without depth and for rooms without a ceiling.
     """
+    photo = views[0]
     match = _TEXT.fullmatch(text)
     if match is None:
         raise ValueError(f"'{text}' names no length; {_HELP}")
+    what = (match["what"] or "length").strip()
     metres = float(match["length"]) * _METRES[match["unit"]]
     if match["x0"] is not None:
         one, other = (_place(float(match[x]), float(match[y]), photo) for x, y in (("x0", "y0"), ("x1", "y1")))
         measured = float((one - other).norm())
-    elif match["what"].lower() == "camera height":
+    elif what.lower() == "camera height":
         measured = float(ground.height(photo.camera.centres.double()))
+    elif what.lower() in ("floor to ceiling", "ceiling height", "room height"):
+        measured = find_ceiling(views, ground)
+        if measured is None:
+            raise ValueError(f"'{text}': no level ceiling was seen in this walk; {_HELP}")
     else:
-        raise ValueError(f"where the {match['what']} is cannot be told from '{text}'; {_HELP}")
+        raise ValueError(
+            f"'{text}' does not say where the {what} is, and it is not looked for in the photo: open photo.png, read "
+            f"off the pixels x,y of its two ends, and write '{what} {match['length']}{match['unit']} from X,Y to X,Y'. "
+            f"Without pixels, 'camera height' and 'floor to ceiling' can be measured"
+        )
     if not (metres > 0 and measured > 0):
         raise ValueError(f"'{text}' corrects nothing: it is {measured:.3g} long here; {_HELP}")
     return ground.scaled(metres / measured, f"{text.strip()}, which was {measured:.3g} long")

@@ -9,9 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from photowalk.geometry.cameras import Cameras
+from photowalk.geometry.motions import motion
 from photowalk.scene.images import write_atomically
 
 VERSION = 1
+EYE_HEIGHT = 1.6  # metres above the floor at which the photo is taken to be where nothing says more
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,25 @@ class Ground:
 
     def scaled(self, metres_per_unit: float, scale_from: str) -> Ground:
         return replace(self, metres_per_unit=metres_per_unit, scale_from=scale_from)
+
+
+def level(first: Cameras, up: Tensor | None = None, eye_height: float = EYE_HEIGHT, metres: float = 1.0) -> Tensor:
+    """The similarity [4, 4] from the world to metres, z up, y the first gaze, the floor below the camera at 0.
+
+    first: the camera above the spawn point; up [3]: away from the ground in world axes (default: the image's up, -y);
+    eye_height: of that camera above the floor in world units; metres: in one world unit.
+    """
+    world = first.to("cpu", torch.float64)
+    upward = torch.tensor([0.0, -1, 0], dtype=torch.float64) if up is None else up.detach().cpu().double()
+    upward = upward / upward.norm()
+    gaze = world.camera_from_world[2, :3]  # the camera's z axis in the world
+    ahead = gaze - (gaze @ upward) * upward
+    if float(ahead.norm()) < 1e-6:  # it looks straight up or down: what its picture has on top is ahead
+        ahead = -world.camera_from_world[1, :3] - (-world.camera_from_world[1, :3] @ upward) * upward
+    ahead = ahead / ahead.norm()
+    rotation = torch.stack([torch.linalg.cross(ahead, upward), ahead, upward])
+    spawn = world.centres - eye_height * upward
+    return motion(metres * rotation, -metres * (rotation @ spawn))
 
 
 def write_ground(file: Path, ground: Ground, facts: dict) -> None:

@@ -98,6 +98,8 @@ class Manifest:
     job: Job | None = None
     scene_frames: int = 0  # how many frames the scene was made from; 0: there is none
     undone: tuple[ChunkEntry, ...] = ()  # chunks that were dropped and can be taken back, the next one first
+    metres_per_unit: float | None = None  # as a person corrected it; None: 1, as the depths were estimated
+    up: tuple[float, float, float] | None = None  # in world axes, as a person corrected it; None: the photo's own up
     version: int = field(default=VERSION, kw_only=True)
 
     @property
@@ -222,6 +224,11 @@ class WorldStore:
         chunks, undone = self.manifest.chunks, self.manifest.undone
         self._replace_manifest(chunks=chunks + undone[:count], undone=undone[count:], job=None)
         self._clear_leftovers()
+
+    def correct(self, *, metres_per_unit: float | None = None, up: tuple[float, float, float] | None = None) -> None:
+        """What a person knows better; None leaves it as it is."""
+        changes = {"metres_per_unit": metres_per_unit, "up": up}
+        self._replace_manifest(**{name: value for name, value in changes.items() if value is not None})
 
     def write_walk(self) -> None:
         """walk.mp4 from the stored frames."""
@@ -349,9 +356,10 @@ def _read_manifest(folder: Path) -> Manifest:
         del content["format"]
         chunks, job = tuple(map(_chunk_entry, content.pop("chunks"))), content.pop("job")
         undone = tuple(map(_chunk_entry, content.pop("undone", ())))
+        up = content.pop("up", None)
         if job is not None:
             job = Job(notes=tuple(job.pop("notes")), prompts=tuple(job.pop("prompts", ())), **job)
-        return Manifest(**content, chunks=chunks, undone=undone, job=job)
+        return Manifest(**content, chunks=chunks, undone=undone, job=job, up=None if up is None else tuple(up))
     except (KeyError, TypeError, AttributeError) as error:
         raise WorldError(f"{file} is damaged ({error}); copy the world again from where it came from") from error
 

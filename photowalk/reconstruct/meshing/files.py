@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from photowalk.geometry.cameras import Cameras
-from photowalk.geometry.motions import motion
 from photowalk.reconstruct.fuse import views_with_depth
 from photowalk.reconstruct.gravity import find_ground
 from photowalk.reconstruct.meshing import Meshes, mesh_walk, sound_views
 from photowalk.reconstruct.scale import scale_to as scaled_to
-from photowalk.scene.ground import Ground, write_ground
+from photowalk.scene.ground import Ground, level, write_ground
 from photowalk.scene.mesh_files import write_mesh
 from photowalk.scene.types import Clip, Mesh
 
@@ -25,14 +23,15 @@ def mesh_clips(
     *,
     scale_from: str,
     scale_to: str | None = None,
+    metres_per_unit: float = 1.0,
+    up: Tensor | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Meshes:
-    """The meshes of a walk whose unit is, as `scale_from` says in words, a metre, unless `scale_to` corrects it."""
+    """The meshes of a walk whose unit is `metres_per_unit` long, as `scale_from` says in words, unless `scale_to`
+    corrects it. `up` [3] is where a person says that it is."""
     views = sound_views(views_with_depth(clips))
-    ground = replace(find_ground(views), scale_from=scale_from)
-    return mesh_walk(
-        views, ground=ground if scale_to is None else scaled_to(scale_to, ground, views[0]), on_step=on_step
-    )
+    ground = find_ground(views, up=up).scaled(metres_per_unit, scale_from)
+    return mesh_walk(views, ground=ground if scale_to is None else scaled_to(scale_to, ground, views), on_step=on_step)
 
 
 def write_meshes(folder: Path, meshes: Meshes, first: Cameras) -> None:
@@ -55,16 +54,9 @@ def write_meshes(folder: Path, meshes: Meshes, first: Cameras) -> None:
 
 def upright_from_world(first: Cameras, ground: Ground) -> Tensor:
     """The similarity [4, 4] to glTF's axes: metres, y up, the first gaze along -z, the first camera's foot at 0."""
-    gaze = first.camera_from_world[2, :3].double()
-    ahead = gaze - (gaze @ ground.up) * ground.up
-    if float(ahead.norm()) < 1e-6:
-        ahead = -first.camera_from_world[1, :3].double()
-        ahead = ahead - (ahead @ ground.up) * ground.up
-    ahead = ahead / ahead.norm()
-    rotation = torch.stack([torch.linalg.cross(ahead, ground.up), ground.up, -ahead])
-    eye = first.centres.double()
-    foot = eye - float(ground.height(eye)) * ground.up
-    return motion(ground.metres_per_unit * rotation, -ground.metres_per_unit * (rotation @ foot))
+    height = float(ground.height(first.centres.double()))
+    right, ahead, up, one = level(first, ground.up, height, ground.metres_per_unit)
+    return torch.stack([right, up, -ahead, one])
 
 
 def _facts(mesh: Mesh) -> dict:
