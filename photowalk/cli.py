@@ -229,7 +229,10 @@ def train(options: argparse.Namespace) -> None:
     start = Path(options.start) if options.start else None
     minutes = math.inf if options.minutes is None and options.max_steps else options.minutes or 60.0
     training = {name: getattr(options, name) for name in _TRAINING if getattr(options, name) is not None}
-    order = Order(data, minutes, work, output, skies, features, start, options.batch_factor, options.workers, training)
+    generated = tuple(Path(folder) for folder in options.generated)
+    order = Order(
+        data, minutes, work, output, skies, features, start, options.batch_factor, options.workers, training, generated
+    )
     with joined() as here:
         weights = train_part(options.part, order)
         if here.first:
@@ -494,7 +497,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("name", metavar="NAME")
     command.add_argument("--verify", action="store_true", help="compare every file with its hash")
 
-    command = _command(commands, "train", train, "train a part of nano: codec, depth, detail or denoiser")
+    command = _command(commands, "train", train, "train a part of nano: codec, depth, detail, denoiser, splats")
     command.add_argument("part", metavar="PART")
     command.add_argument("--data", metavar="FOLDER", nargs="+", required=True, help="clip folders; codec: pictures")
     command.add_argument(
@@ -503,6 +506,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--steps", type=int, dest="max_steps", metavar="N", help="stop after so many")
     command.add_argument("--work", metavar="FOLDER", help="samples, checkpoints, log (default: runs/PART)")
     command.add_argument("--features", metavar="FILE", help="SqueezeNet features that the depth networks start from")
+    command.add_argument(
+        "--generated", metavar="FOLDER", nargs="+", default=[], help="worlds whose walks splats are trained on as well"
+    )
     command.add_argument("--start", metavar="FOLDER", help="weights of an earlier training to start from")
     command.add_argument(
         "--batch-factor", type=int, default=1, metavar="N", help="take N of the recipe's batches a step"

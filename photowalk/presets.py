@@ -36,6 +36,7 @@ from photowalk.models.history_layout import HistoryLayout
 from photowalk.models.image_tokens import ImageTokens
 from photowalk.models.lora import merge_lora
 from photowalk.models.nano_codec import NanoCodec
+from photowalk.models.splat_head import EVIDENCE, SplatHead
 from photowalk.models.umt5_text import Umt5Text, load_tokenizer
 from photowalk.models.wan_codec import WanCodec
 from photowalk.models.weights import load_weights
@@ -110,6 +111,10 @@ def nano_text() -> ByteText.Config:
 
 def nano_detail() -> DetailNetwork.Config:
     return DetailNetwork.Config(widths=(32, 64, 96))
+
+
+def nano_splat_head() -> SplatHead.Config:
+    return SplatHead.Config(evidence=EVIDENCE, widths=(32, 64, 96))
 
 
 def nano_depth() -> DepthNetwork.Config:

@@ -53,6 +53,12 @@ def read_clip(folder: Path, frames: slice = slice(None)) -> Clip:
     return Clip(from_bytes(video), cameras, depth.float(), prompt)
 
 
+def count_frames(folder: Path) -> int:
+    """Of a complete clip folder."""
+    with safe_open(folder / "clip.safetensors", "pt") as file:
+        return file.get_slice("intrinsics").get_shape()[0]
+
+
 def find_clips(folder: Path) -> list[Path]:
     """All complete clip folders under `folder`, sorted."""
     return sorted(path.parent for path in folder.rglob("clip.json"))

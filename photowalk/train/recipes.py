@@ -18,6 +18,7 @@ from photowalk.diffusion.flow import TrainingSchedule
 from photowalk.models.depth_network import DepthNetwork
 from photowalk.models.detail import DetailNetwork
 from photowalk.models.nano_codec import NanoCodec
+from photowalk.models.splat_head import SplatHead
 from photowalk.models.weights import load_weights
 from photowalk.presets import (
     WEIGHTS,
@@ -25,6 +26,7 @@ from photowalk.presets import (
     nano_depth,
     nano_depth_network,
     nano_detail,
+    nano_splat_head,
     nano_untrained,
 )
 from photowalk.train.codec import CodecRecipe, train_codec
@@ -33,6 +35,7 @@ from photowalk.train.depth import DepthRecipe, train_depth
 from photowalk.train.detail import DetailRecipe, DetailRules, train_detail
 from photowalk.train.detail import prepare_samples as prepare_detail_samples
 from photowalk.train.parallel import processes, wait_for_all
+from photowalk.train.splats import SplatRecipe, clip_of_world, train_splats, worlds_under
 from photowalk.train.trainer import TrainingConfig, export_weights
 from photowalk.world.placement import choose_placement
 
@@ -57,6 +60,7 @@ class Order:
     batch_factor: int = 1  # how many of the recipe's batches a step takes
     workers: int = 0  # processes that draw batches ahead
     training: Mapping[str, object] = field(default_factory=dict)  # fields of TrainingConfig in place of the recipe's
+    generated: tuple[Path, ...] = ()  # folders of worlds, whose walks splats learn from beside the clips
 
     def config(self, recipe: TrainingConfig) -> TrainingConfig:
         return replace(recipe, workers=self.workers, **self.training)
@@ -138,6 +142,21 @@ def _shared(clips: Sequence[Path], prepare: Callable[[Sequence[Path]], list[Path
     return prepare(clips)
 
 
+def _splats(order: Order) -> dict[str, nn.Module]:
+    placement = choose_placement()
+    network = SplatHead(nano_splat_head())
+    if order.start:
+        load_weights(network, order.start / "splats.safetensors")
+    training = order.config(TrainingConfig(order.minutes, learning_rate=1e-3, average=0.99))
+    walks = [_clips(order)]
+    if order.generated:
+        worlds = worlds_under(order.generated)
+        walks.append(_shared(worlds, lambda part: [clip_of_world(world, order.work / "walks") for world in part]))
+    recipe = SplatRecipe(training, targets=2 * order.batch_factor)
+    train_splats(network, nano_depth_network(placement).encoder, walks, recipe, order.work, placement)
+    return {"splats": network}
+
+
 def _clips(order: Order) -> list[Path]:
     """The clips to learn from. Raises ClipError, naming the faults of all, or leaves out those that have any."""
     clips = [clip for folder in order.data for clip in find_clips(folder)]
@@ -160,4 +179,5 @@ PARTS: dict[str, Callable[[Order], dict[str, nn.Module]]] = {
     "depth": _depth,
     "detail": _detail,
     "denoiser": _denoiser,
+    "splats": _splats,
 }
