@@ -91,9 +91,15 @@ def _columns(splats: Splats) -> dict[str, np.ndarray]:
         ([f"f_rest_{k}" for k in range(rest.shape[1])], rest),
         (["opacity"], logit_opacities(splats.opacities.detach().double().cpu())[:, None]),
         ([f"scale_{k}" for k in range(3)], log_scales(values["scales"])),
-        ([f"rot_{k}" for k in range(4)], torch.nn.functional.normalize(values["rotations"], dim=-1)),
+        ([f"rot_{k}" for k in range(4)], _unit(values["rotations"])),
     ]
     return {name: block[:, k].numpy() for names, block in groups for k, name in enumerate(names)}
+
+
+def _unit(rotations: Tensor) -> Tensor:
+    """Of unit length; what is so but for rounding keeps its digits, so that files are copied exactly."""
+    length = rotations.norm(dim=-1, keepdim=True)
+    return torch.where((length - 1).abs() < 1e-6, rotations, torch.nn.functional.normalize(rotations, dim=-1))
 
 
 def _table(path: Path) -> np.ndarray:
