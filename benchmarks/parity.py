@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
 
-GROUPS = ("network", "diffusion", "geometry", "pipeline", "reconstruction", "training")
+GROUPS = ("network", "diffusion", "geometry", "pipeline", "reconstruction", "windows", "training")
 
 Comparison = tuple[str, float, float]  # what was compared, largest error, tolerance
 Check = Callable[[Path], Iterable[Comparison]]
