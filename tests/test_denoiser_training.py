@@ -10,17 +10,20 @@ import torch
 from safetensors.torch import load_file
 from tiny import CHUNK_FRAMES, HEIGHT, WIDTH, tiny_preset
 
-from photowalk.data.clips import find_clips, write_clip
+from photowalk.data.clips import find_clips, read_clip, write_clip
 from photowalk.diffusion.flow import TrainingSchedule
 from photowalk.models.depth_network import DepthNetwork
+from photowalk.scene.types import Clip
 from photowalk.synthetic import SyntheticWorld
-from photowalk.train.denoiser import DenoiserRecipe, SampleRules, prepare_samples, train_denoiser
+from photowalk.train.denoiser import DenoiserRecipe, train_denoiser
 from photowalk.train.depth import DepthRecipe, train_depth
+from photowalk.train.objective import PUBLISHED_TRAINABLE, Kind, Objective
+from photowalk.train.samples import build_samples, prepare_samples
 from photowalk.train.trainer import TrainingConfig
 from photowalk.world.placement import Placement
 
 CPU = Placement(torch.device("cpu"), torch.float32, "test")
-RULES = SampleRules(chunk_frames=CHUNK_FRAMES, memory_stride=4, memory_gap=4, depth_noise=0.05, seed=0)
+OURS, RELEASED = Objective(), Objective.as_released()
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +38,12 @@ def clips(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def samples(clips, tmp_path_factory) -> list[Path]:
     generator = tiny_preset().build(CPU)
-    return prepare_samples(find_clips(clips), generator, RULES, tmp_path_factory.mktemp("samples"))
+    return prepare_samples(find_clips(clips), generator, OURS, tmp_path_factory.mktemp("samples"))
 
 
-def recipe(steps: int, rate: float = 3e-3) -> DenoiserRecipe:
+def recipe(steps: int, rate: float = 3e-3, objective: Objective = OURS) -> DenoiserRecipe:
     training = TrainingConfig(1e6, rate, max_steps=steps, warmup_steps=2, log_every=1, average=0.5, final_rate=1.0)
-    return DenoiserRecipe(training, RULES, TrainingSchedule(), hole_weight=4.0, batch=2)
+    return DenoiserRecipe(training, objective, TrainingSchedule(), batch=2)
 
 
 def losses(folder: Path) -> list[float]:
@@ -90,8 +93,8 @@ def test_the_past_may_be_drawn_by_the_network_itself(clips, samples, tmp_path):
     generator = tiny_preset().build(CPU)
     own = {}
     for level in (1e-4, 0.5):
-        rules = replace(RULES, own_past=level)
-        (path,) = prepare_samples(find_clips(clips), generator, rules, tmp_path / str(level))
+        objective = replace(OURS, own_noise=level)
+        (path,) = prepare_samples(find_clips(clips), generator, objective, tmp_path / str(level), "own")
         own[level] = load_file(path)
     plain = load_file(samples[1])  # of the second chunk; the first has no chunk before it
 
@@ -102,3 +105,75 @@ def test_the_past_may_be_drawn_by_the_network_itself(clips, samples, tmp_path):
         assert torch.equal(own[level]["clean"], plain["clean"])  # what is to be drawn stays true
     for name in ("history", "warp", "latest"):
         assert change(0.5, name) > 1.1 * change(1e-4, name)  # hardly noised it is the codec's error alone
+
+
+def test_the_past_of_every_clip_is_drawn_with_noise_of_its_own(clips, tmp_path):
+    generator, clip = tiny_preset().build(CPU), read_clip(find_clips(clips)[0])
+    one, other = (next(build_samples(clip, generator, OURS, "own", seed)) for seed in (1, 2))
+    assert not torch.equal(one["history"], other["history"])
+
+
+def test_own_pasts_have_the_share_that_is_stated():
+    def share(objective: Objective, kind: str) -> float:
+        chances = (torch.arange(1000) + 0.5) / 1000
+        return sum(objective.kind(step, float(c)) == kind for step in range(2) for c in chances) / 2000
+
+    assert share(OURS, "own") == pytest.approx(OURS.own_past, abs=1e-3)
+    assert share(RELEASED, "own") == pytest.approx(0.35, abs=1e-3)
+    assert share(RELEASED, "first") == pytest.approx(0.15, abs=1e-3)
+
+
+def test_memory_in_training_holds_what_a_walk_would():
+    assert OURS.remembered("plain", 240, 81, 80, stride=4) == [*range(0, 81, 4)]
+    assert all(frame >= 264 or frame <= 144 for frame in RELEASED.remembered("plain", 333, 161, 80, stride=8))
+    assert 264 in RELEASED.remembered("plain", 333, 161, 80, stride=8)  # the future, as released
+    assert RELEASED.remembered("first", 333, 1, 80, stride=8) == [0]
+
+
+def test_clips_begin_at_random_frames_where_that_costs_no_past(tmp_path):
+    generator = tiny_preset().build(CPU)
+    world = SyntheticWorld.sample(3)
+    clip = world.render(world.walk(3 * CHUNK_FRAMES + 1, 3, size=(HEIGHT, WIDTH)))
+
+    def targets(objective: Objective, clip: Clip) -> set[float]:
+        seeds = range(3)
+        return {float(next(build_samples(clip, generator, objective, "plain", s))["clean"].sum()) for s in seeds}
+
+    assert len(targets(OURS, clip)) == 3
+    assert len(targets(replace(OURS, random_starts=False), clip)) == 1
+    assert len(targets(OURS, clip[: 2 * CHUNK_FRAMES + 1])) == 1
+
+
+def test_what_is_frozen_stays_and_the_rest_learns(samples, tmp_path):
+    generator = tiny_preset().build(CPU)
+    before = {name: value.clone() for name, value in generator.denoiser.state_dict().items()}
+    objective = replace(OURS, trainable=PUBLISHED_TRAINABLE)
+    train_denoiser(generator, samples, recipe(3, objective=objective), tmp_path)
+    changed = {name for name, value in generator.denoiser.state_dict().items() if not torch.equal(value, before[name])}
+    assert any(".self_attn." in name for name in changed)
+    assert all(any(part in name for part in PUBLISHED_TRAINABLE) for name in changed)
+    with pytest.raises(ValueError, match="nonsense"):
+        replace(OURS, trainable=("nonsense",)).freeze(generator.denoiser)
+
+
+def test_weights_in_bfloat16_stand_still_under_small_steps(samples, tmp_path):
+    moved = {}
+    for master in (True, False):
+        generator = tiny_preset().build(CPU)
+        name = "blocks.0.ffn.0.weight"
+        before = generator.denoiser.state_dict()[name].clone()
+        if not master:
+            before = before.bfloat16()
+        objective = replace(OURS, master_weights=master)
+        train_denoiser(generator, samples, recipe(3, 3e-5, objective), tmp_path / str(master))
+        moved[master] = float((generator.denoiser.state_dict()[name] != before).float().mean())
+    assert moved[False] < 0.7 * moved[True]
+
+
+def test_the_released_objective_trains_too(clips, tmp_path):
+    generator = tiny_preset().build(CPU)
+    order: tuple[Kind, ...] = ("plain", "first", "own")
+    kinds = {kind: prepare_samples(find_clips(clips), generator, RELEASED, tmp_path / kind, kind) for kind in order}
+    assert [len(paths) for paths in kinds.values()] == [2, 1, 1]
+    train_denoiser(generator, kinds, recipe(4, objective=RELEASED), tmp_path / "run")
+    assert all(math.isfinite(loss) for loss in losses(tmp_path / "run"))

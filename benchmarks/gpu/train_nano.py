@@ -27,8 +27,8 @@ import torch
 
 from photowalk.data.clips import find_clips
 from photowalk.presets import nano_untrained
-from photowalk.train.denoiser import prepare_samples
-from photowalk.train.recipes import DENOISER_SAMPLES, Order, train_part
+from photowalk.train.recipes import DENOISER_OBJECTIVE, Order, train_part
+from photowalk.train.samples import prepare_samples
 from photowalk.world.placement import choose_placement
 
 PIECE = 16_000_000  # bytes
@@ -107,7 +107,7 @@ def _prepare(clips: Path, folder: Path, cores: int) -> None:
 
 def _prepare_share(clips: list[Path], folder: Path, shares: int, share: int) -> None:
     torch.set_num_threads(1)
-    prepare_samples(clips[share::shares], nano_untrained(choose_placement("cpu")), DENOISER_SAMPLES, folder)
+    prepare_samples(clips[share::shares], nano_untrained(choose_placement("cpu")), DENOISER_OBJECTIVE, folder)
 
 
 def _split(path: Path, out: Path) -> None:

@@ -30,18 +30,20 @@ from photowalk.presets import (
     nano_untrained,
 )
 from photowalk.train.codec import CodecRecipe, train_codec
-from photowalk.train.denoiser import DenoiserRecipe, SampleRules, prepare_samples, train_denoiser
+from photowalk.train.denoiser import DenoiserRecipe, train_denoiser
 from photowalk.train.depth import DepthRecipe, train_depth
 from photowalk.train.detail import DetailRecipe, DetailRules, train_detail
 from photowalk.train.detail import prepare_samples as prepare_detail_samples
+from photowalk.train.objective import Kind, Objective
 from photowalk.train.parallel import processes, wait_for_all
+from photowalk.train.samples import prepare_samples
 from photowalk.train.splats import SplatRecipe, clip_of_world, train_splats, worlds_under
 from photowalk.train.trainer import TrainingConfig, export_weights
+from photowalk.world.generator import Generator
 from photowalk.world.placement import choose_placement
 
 NANO = WEIGHTS / "nano"
-OWN_PAST = 0.5  # published: noise levels of at most a half
-DENOISER_SAMPLES = SampleRules(chunk_frames=80, memory_stride=8, memory_gap=16, depth_noise=0.06, seed=0)
+DENOISER_OBJECTIVE = Objective()
 _logger = logging.getLogger(__name__)
 ABOUT = {"licence": "Apache-2.0", "project": "photowalk nano"}
 
@@ -124,14 +126,25 @@ def _denoiser(order: Order) -> dict[str, nn.Module]:
         load_weights(generator.denoiser, order.start / "denoiser.safetensors")
         load_weights(text, order.start / "text.safetensors")
     training = order.config(TrainingConfig(order.minutes, 5e-4, warmup_steps=80, average=0.995))
-    recipe = DenoiserRecipe(training, DENOISER_SAMPLES, TrainingSchedule(), hole_weight=4.0, batch=order.batch_factor)
-    clips = _clips(order)
-    samples = _shared(clips, lambda part: prepare_samples(part, generator, DENOISER_SAMPLES, order.work / "samples"))
-    if order.start:  # it has learnt to draw: now it meets its own drawings (self-augmentation)
-        own = replace(DENOISER_SAMPLES, own_past=OWN_PAST)
-        samples += _shared(clips, lambda part: prepare_samples(part, generator, own, order.work / "own_samples"))
+    recipe = DenoiserRecipe(training, DENOISER_OBJECTIVE, TrainingSchedule(), batch=order.batch_factor)
+    samples = denoiser_samples(order, generator, own=order.start is not None)
     train_denoiser(generator, samples, recipe, order.work, codec.deviation)  # what varies most is seen most
     return {"denoiser": generator.denoiser, "text": text}
+
+
+def denoiser_samples(order: Order, generator: Generator, *, own: bool) -> dict[Kind, list[Path]]:
+    """Plain ones, and if the generator has learnt to draw, those that show it its own drawings (self-augmentation)."""
+    clips = _clips(order)
+    kinds: dict[Kind, str] = {"plain": "samples", "own": "own_samples"} if own else {"plain": "samples"}
+    return {
+        kind: _shared(
+            clips,
+            lambda part, kind=kind, name=name: prepare_samples(
+                part, generator, DENOISER_OBJECTIVE, order.work / name, kind
+            ),
+        )
+        for kind, name in kinds.items()
+    }
 
 
 def _shared(clips: Sequence[Path], prepare: Callable[[Sequence[Path]], list[Path]]) -> list[Path]:
