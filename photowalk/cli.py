@@ -158,6 +158,7 @@ def studio(options: argparse.Namespace) -> None:
     serve(
         Path(options.folder).expanduser(),
         preset=options.preset,
+        captioner=options.captioner,
         address=Address(options.host, options.port),
         users=options.user,
         opened=options.open,
@@ -479,6 +480,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--port", type=int, default=8008, help="(default: 8008; 0: a free one)")
     command.add_argument("--user", action="append", default=[], metavar="NAME", help="who may use it, each by a token")
     command.add_argument("--preset", default="nano", metavar="NAME", help="for new worlds (default: nano)")
+    command.add_argument(
+        "--captioner", default="template", metavar="NAME", help="expands prompts: 'template', or a Qwen3-VL model"
+    )
     command.add_argument("--no-browser", action="store_true", help="only print the link")
 
     weights = commands.add_parser("weights", help="published weights: list, get, import, show")
@@ -509,7 +513,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--generated", metavar="FOLDER", nargs="+", default=[], help="worlds whose walks splats are trained on as well"
     )
-    command.add_argument("--start", metavar="FOLDER", help="weights of an earlier training to start from")
+    command.add_argument(  # torchrun takes --start for an option of its own
+        "--start", "--start-from", metavar="FOLDER", help="weights of an earlier training to start from"
+    )
     command.add_argument(
         "--batch-factor", type=int, default=1, metavar="N", help="take N of the recipe's batches a step"
     )
