@@ -1,37 +1,51 @@
-"""How good splats of walks are at cameras that they were not made from, and what they cost.
+"""How good splats of walks are at frames that they were not made from, and how many they are.
 
-    python benchmarks/reconstruction.py [--worlds 20] [--walks FOLDER ...] [--office FOLDER] [--features FILE]
-        [--refine 200] [--lengths 500 2000]
+    python benchmarks/reconstruction.py [--walks 20] [--refine 200] [--exact-only FILE] [--weights FILE]
+        [--work out/reconstruction] [--minutes M] [--features FILE] [--office FOLDER] [--looks FOLDER]
 
-One table: PSNR, SSIM and, with the SqueezeNet features of FILE, a perceptual distance, of every 8th frame, which is
-held out, for pixel-aligned splats without a network and for these after --refine steps. Synthetic walks have held-out
-seeds, exact cameras and exact depth; --walks takes world folders (generated walks); --office an RGB-D walk, of which
-as many frames as the synthetic walks have are taken. Pictures are compared as rendered and with the exposure of each
-frame.
---lengths measures seconds and memory for walks of that many frames, each in a process of its own.
+Every 8th frame is held out. Synthetic walks have held-out seeds, exact frames and cameras and exact depth in every
+fourth frame; generated ones are nano's own walks from their first frames along the same cameras, compared with the
+frames that nano drew. Rows: pixel-aligned splats without a network; nano's splat head (--weights, the one in the
+package unless given); the one that has seen exact walks alone, if --exact-only gives it; nano's followed by --refine
+steps. Down-ratio 2 makes a quarter of the splats of each frame. "evened" is PSNR with the exposure of each frame,
+"look" the distance of picture features: nano's own, or SqueezeNet's with --features.
+
+Every figure is kept in --work as soon as it is measured, so the benchmark may be stopped, by --minutes or otherwise,
+and called again; what is there is not measured twice. The table of all that is there is printed last.
 """
 
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import resource
+import hashlib
+import json
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache, partial
 from pathlib import Path
+from statistics import mean
 
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from photowalk.data.rgbd_walk import read_rgbd_walk
 from photowalk.evaluate.images import psnr
+from photowalk.models.splat_head import SplatHead
 from photowalk.models.squeeze_features import SqueezeFeatures, feature_distance
+from photowalk.models.weights import load_weights
+from photowalk.presets import WEIGHTS, load_preset, nano_depth_network, nano_splat_head
 from photowalk.reconstruct import reconstruct, refine
+from photowalk.reconstruct.learnt_lift import LearntLift
+from photowalk.reconstruct.lift import Lifter, PixelAligned
 from photowalk.reconstruct.photometric import exposure_gain, ssim
+from photowalk.scene.images import write_png
 from photowalk.scene.render import render
 from photowalk.scene.types import Clip, Scene
 from photowalk.synthetic import HELD_OUT_SEEDS, SyntheticWorld
+from photowalk.train.generated_walks import walk_into
+from photowalk.world.placement import choose_placement
 from photowalk.world.store import WorldStore
 
 SIZE = (256, 448)
@@ -39,115 +53,174 @@ OFFICE_SIZE = (240, 360)
 FRAMES = 161
 HELD_OUT_EVERY = 8
 DEPTH_EVERY = 4  # frames of a synthetic walk, as generated ones have it
-CLIP = 80  # frames of the walks of --lengths that exist at once
 
-Perceptual = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+@dataclass(frozen=True)
+class Method:
+    name: str
+    lifter: Lifter
+    version: str  # of what was learnt
+    steps: int = 0  # of --refine
+
+    @property
+    def key(self) -> str:
+        return f"{self.name}, down-ratio {self.lifter.ratio}, {self.version}, {self.steps} steps"
+
+
+@dataclass(frozen=True)
+class Row:
+    psnr: float
+    evened: float  # PSNR with the exposure of each frame
+    ssim: float
+    look: float
+    splats: float
+    splats_per_frame: float  # that has depth
+    seconds: float  # of processor
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--worlds", type=int, default=20)
-    parser.add_argument("--frames", type=int, default=FRAMES)
-    parser.add_argument("--walks", type=Path, nargs="*", default=[])
-    parser.add_argument("--office", type=Path)
-    parser.add_argument("--features", type=Path)
+    parser.add_argument("--walks", type=int, default=20)
     parser.add_argument("--refine", type=int, default=200)
-    parser.add_argument("--lengths", type=int, nargs="*", default=[])
+    parser.add_argument("--weights", type=Path, default=WEIGHTS / "nano" / "splats.safetensors")
+    parser.add_argument("--exact-only", type=Path)
+    parser.add_argument("--work", type=Path, default=Path("out/reconstruction"))
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin nothing after so long")
+    parser.add_argument("--features", type=Path)
+    parser.add_argument("--office", type=Path)
+    parser.add_argument("--looks", type=Path, help="put held-out frames beside their renders here")
     options = parser.parse_args()
-    perceptual = None if options.features is None else _perceptual(options.features)
-    kinds = {
-        f"{options.worlds} synthetic walks": (_synthetic(seed, options.frames) for seed in _seeds(options.worlds)),
-        f"{len(options.walks)} generated walks": (_generated(folder) for folder in options.walks),
-        "office": [_office(options.office, options.frames)] if options.office else [],
-    }
-    print(f"{'walks':22} {'splats':24} {'PSNR':>6} {'evened':>6} {'SSIM':>6} {'percept':>7} {'count':>8} {'CPU s':>6}")
-    for kind, clips in kinds.items():
-        figures: dict[str, list[torch.Tensor]] = {}
-        for clip in clips:
-            for name, row in _rows(clip, options.refine, perceptual):
-                figures.setdefault(name, []).append(row)
-        for name, rows in figures.items():
-            raw, evened, alike, distance, count, seconds = torch.stack(rows).mean(dim=0).tolist()
-            line = f"{raw:6.2f} {evened:6.2f} {alike:6.3f} {distance:7.3f} {count:8.0f} {seconds:6.1f}"
-            print(f"{kind:22} {name:24} {line}", flush=True)
-    for length in options.lengths:
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            print(pool.submit(_cost, length).result(), flush=True)
+    options.work.mkdir(parents=True, exist_ok=True)
+    notes, until = Notes(options.work / "rows.jsonl"), time.monotonic() + 60 * options.minutes
+    methods, features = _methods(options), _features(options.features)
+    for kind, name, walk in _walks(options):
+        for method in methods:
+            if (kind, name, method.key) in notes.rows or time.monotonic() > until:
+                continue
+            row, pair = _measured(walk(), method, features)
+            notes.add(kind, name, method.key, row)
+            if options.looks is not None:
+                write_png(options.looks / f"{kind}_{name}_{method.key.replace(', ', '_')}.png", pair)
+    print(_table(notes, [method.key for method in methods]))
 
 
-def _rows(clip: Clip, steps: int, perceptual: Perceptual | None) -> Iterator[tuple[str, torch.Tensor]]:
+class Notes:
+    """Rows in a file, one a line, by kind of walk, walk and method."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        lines = file.read_text().splitlines() if file.exists() else []
+        self.rows = {tuple(line["key"]): Row(**line["row"]) for line in map(json.loads, lines)}
+
+    def add(self, kind: str, walk: str, method: str, row: Row) -> None:
+        self.rows[kind, walk, method] = row
+        with self.file.open("a") as file:
+            file.write(json.dumps({"key": (kind, walk, method), "row": asdict(row)}) + "\n")
+
+
+def _table(notes: Notes, methods: Sequence[str]) -> str:
+    head = f"{'walks':11} {'splats':52} {'N':>3} {'PSNR':>6} {'evened':>6} {'SSIM':>6} {'look':>6} {'count':>8}"
+    lines = [f"{head} {'/frame':>7} {'CPU s':>6}"]
+    for kind in dict.fromkeys(key[0] for key in notes.rows):
+        for method in methods:
+            rows = [row for key, row in notes.rows.items() if (key[0], key[2]) == (kind, method)]
+            if rows:
+                a = Row(*(mean(values) for values in zip(*(vars(row).values() for row in rows))))
+                line = f"{kind:11} {method:52} {len(rows):3} {a.psnr:6.2f} {a.evened:6.2f} {a.ssim:6.3f} {a.look:6.3f}"
+                lines.append(f"{line} {a.splats:8.0f} {a.splats_per_frame:7.0f} {a.seconds:6.1f}")
+    return "\n".join(lines)
+
+
+def _methods(options: argparse.Namespace) -> list[Method]:
+    weights, refined = options.weights, options.refine
+    methods = [Method("pixel-aligned", PixelAligned(), "no network")]
+    if options.exact_only is not None:
+        methods.append(Method("exact walks only", *_learnt(options.exact_only, 1)))
+    methods += [Method("nano", *_learnt(weights, 1)), Method("nano", *_learnt(weights, 1), refined)]
+    return [*methods, Method("pixel-aligned", PixelAligned(2), "no network"), Method("nano", *_learnt(weights, 2))]
+
+
+def _learnt(weights: Path, ratio: int) -> tuple[LearntLift, str]:
+    network = SplatHead(nano_splat_head())
+    load_weights(network, weights)
+    return LearntLift(network.eval(), ratio), hashlib.sha256(weights.read_bytes()).hexdigest()[:8]
+
+
+def _features(file: Path | None) -> SqueezeFeatures:
+    if file is None:
+        return nano_depth_network(choose_placement()).encoder
+    features = SqueezeFeatures()
+    features.load_state_dict(load_file(file))
+    return features
+
+
+def _measured(clip: Clip, method: Method, features: SqueezeFeatures) -> tuple[Row, Tensor]:
+    """The figures, and a held-out frame beside its render [3, H, 2W]."""
     held_out = list(range(HELD_OUT_EVERY // 2 + 2, len(clip), HELD_OUT_EVERY))  # 6, 14, ...: without depth
     known = clip[[frame for frame in range(len(clip)) if frame not in held_out]]
+    assert known.depth is not None
+    with_depth = int((known.depth > 0).any(-1).any(-1).sum())
     start = time.process_time()
-    scene = reconstruct([known])
-    yield "pixel-aligned", _figures(scene, clip[held_out], perceptual, time.process_time() - start)
-    scene = refine(scene, lambda: [known], frames=len(known), steps=steps)
-    yield f"--refine {steps}", _figures(scene, clip[held_out], perceptual, time.process_time() - start)
+    with torch.no_grad():
+        scene = reconstruct([known], lifter=method.lifter)
+    if method.steps:
+        scene = refine(scene, lambda: [known], frames=len(known), steps=method.steps)
+    seconds = time.process_time() - start
+    return _judged(scene, clip[held_out], features, with_depth, seconds)
 
 
-@torch.inference_mode()
-def _figures(scene: Scene, truth: Clip, perceptual: Perceptual | None, seconds: float) -> torch.Tensor:
-    """[6] PSNR, PSNR with the exposure of each frame, SSIM, perceptual distance, splats, seconds."""
+@torch.no_grad()
+def _judged(
+    scene: Scene, truth: Clip, features: SqueezeFeatures, with_depth: int, seconds: float
+) -> tuple[Row, Tensor]:
     pictures = render(scene.everything, truth.cameras).image.clamp(0, 1)
     gains = [exposure_gain(b.flatten(1).T, a.flatten(1).T) for a, b in zip(pictures, truth.video, strict=True)]
     evened = (pictures * torch.stack(gains)[..., None, None]).clamp(0, 1)
-    distance = torch.tensor(torch.nan) if perceptual is None else perceptual(pictures, truth.video).mean()
-    similar = ssim(pictures, truth.video).mean()
-    alike = [psnr(pictures, truth.video).mean(), psnr(evened, truth.video).mean(), similar, distance]
-    return torch.tensor([*alike, len(scene.everything), seconds])
+    likeness = (
+        psnr(pictures, truth.video).mean(),
+        psnr(evened, truth.video).mean(),
+        ssim(pictures, truth.video).mean(),
+        feature_distance(features(pictures), features(truth.video)).mean(),
+    )
+    count, middle = len(scene.splats), len(pictures) // 2
+    pair = torch.cat([truth.video[middle], pictures[middle]], dim=-1)
+    return Row(*map(float, likeness), count, count / with_depth, seconds), pair
 
 
-def _perceptual(file: Path) -> Perceptual:
-    features = SqueezeFeatures()
-    features.load_state_dict(load_file(file))
-    return lambda a, b: feature_distance(features(a), features(b))
+def _walks(options: argparse.Namespace) -> Iterator[tuple[str, str, Callable[[], Clip]]]:
+    """Kind, name and how to come by each walk."""
+    for seed in HELD_OUT_SEEDS[: options.walks]:
+        yield "synthetic", str(seed), cache(partial(_synthetic, seed))
+        yield "generated", str(seed), cache(partial(_generated, seed, options.work / "worlds" / str(seed)))
+    if options.office is not None:
+        yield "office", options.office.name, cache(partial(_office, options.office))
 
 
-# ---- walks
-
-
-def _seeds(count: int) -> Iterable[int]:
-    return HELD_OUT_SEEDS[:count]
-
-
-def _synthetic(seed: int, frames: int) -> Clip:
+def _synthetic(seed: int) -> Clip:
     world = SyntheticWorld.sample(seed)
-    clip = world.render(world.walk(frames, seed, size=SIZE))
+    clip = world.render(world.walk(FRAMES, seed, size=SIZE))
     assert clip.depth is not None
     depth = torch.zeros_like(clip.depth)
     depth[::DEPTH_EVERY] = clip.depth[::DEPTH_EVERY]
     return Clip(clip.video, clip.cameras, depth)
 
 
-def _generated(folder: Path) -> Clip:
+def _generated(seed: int, folder: Path) -> Clip:
+    """nano's walk from the synthetic world's first frame, which is made if it is not there."""
+    world = SyntheticWorld.sample(seed)
+    cameras = world.walk(FRAMES, seed, size=SIZE)
+    first = world.render(cameras[:1])
+    assert first.depth is not None
+    still = Clip(first.video.expand(FRAMES, -1, -1, -1), cameras, first.depth.expand(FRAMES, -1, -1), first.prompt)
+    walk_into(still, folder, load_preset("nano"))
     store = WorldStore(folder)
     clips = [store.chunk(index).clip for index in range(len(store.manifest.chunks))]
-    depth = [clip.depth for clip in clips if clip.depth is not None]
-    return Clip(torch.cat([clip.video for clip in clips]), store.cameras(), torch.cat(depth))
+    depth = torch.cat([torch.zeros_like(clip.video[:, 0]) if clip.depth is None else clip.depth for clip in clips])
+    return Clip(torch.cat([clip.video for clip in clips]), store.cameras(), depth)
 
 
-def _office(folder: Path, frames: int) -> Clip:
-    return read_rgbd_walk(folder, *OFFICE_SIZE, frames=slice(frames))
-
-
-def _cost(frames: int) -> str:
-    """Seconds and memory of a walk that exists a clip at a time."""
-    world = SyntheticWorld.sample(HELD_OUT_SEEDS[0])
-    cameras = world.walk(frames, HELD_OUT_SEEDS[0], size=SIZE)
-    rendering = 0.0
-
-    def clips() -> Iterator[Clip]:
-        nonlocal rendering
-        for first in range(0, frames, CLIP):
-            start = time.process_time()
-            clip = world.render(cameras[first : first + CLIP : DEPTH_EVERY])
-            rendering += time.process_time() - start
-            yield clip
-
-    start = time.process_time()
-    scene = reconstruct(clips())
-    seconds, peak = time.process_time() - start - rendering, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return f"{frames} frames: {seconds:.0f} CPU seconds, at most {peak:.2f} GiB, {len(scene.everything):,} splats"
+def _office(folder: Path) -> Clip:
+    return read_rgbd_walk(folder, *OFFICE_SIZE, frames=slice(FRAMES))
 
 
 if __name__ == "__main__":
