@@ -177,6 +177,15 @@ def lyra2_reconstruction() -> DepthAnything3Config:
     )
 
 
+def da3_base() -> DepthAnything3Config:
+    """Depth Anything 3 as it is published in its base size: it knows neither splats nor metres nor sky."""
+    return DepthAnything3Config(
+        backbone=BackboneConfig(768, 12, 12, outputs=(5, 7, 9, 11), alternate_from=4),
+        head=HeadConfig(1536, 128, (96, 192, 384, 768)),
+        cameras=CameraEncoderConfig(768),
+    )
+
+
 def nano_reconstruction() -> DepthAnything3Config:
     """The reconstruction network at nano's size, 3.5 million parameters. It takes frames whose sides are multiples of
     16, such as nano's 256x448, 16 at once, with their known cameras, and gives their depth and, with `down_ratio` 1 or

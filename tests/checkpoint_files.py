@@ -1,6 +1,7 @@
 """Tiny networks in every format in which the large ones are published."""
 
 import json
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -12,6 +13,10 @@ from photowalk.checkpoints import namings
 from photowalk.checkpoints.load import stored_shapes
 from photowalk.checkpoints.names import links
 from photowalk.checkpoints.networks import Network
+from photowalk.models.depth_anything3.backbone import BackboneConfig
+from photowalk.models.depth_anything3.dense_heads import HeadConfig
+from photowalk.models.depth_anything3.network import DepthAnything3, DepthAnything3Config
+from photowalk.models.depth_anything3.pose_tokens import CameraEncoderConfig
 from photowalk.models.history_layout import HistoryLayout
 from photowalk.models.world_transformer import WorldTransformer
 
@@ -52,11 +57,15 @@ def tiny_clip() -> nn.Module:
     return CLIPVisionModel(CLIPVisionConfig(image_size=28, patch_size=14, **sizes))
 
 
-def tiny_depth_anything() -> nn.Module:
-    network, part = nn.Module(), nn.Module()
-    part.backbone, part.head = nn.Linear(3, 2), nn.Linear(2, 2)
-    network.da3 = part
-    return network
+RECONSTRUCTION = DepthAnything3Config(
+    backbone=BackboneConfig(16, 6, 2, outputs=(2, 3, 4, 5), alternate_from=2, gated=True, trained_grid=4),
+    head=HeadConfig(32, 8, (4, 8, 8, 8)),
+    cameras=CameraEncoderConfig(16, heads=2, depth=1),
+    splats=HeadConfig(32, 8, (4, 8, 8, 8)),
+    metric_backbone=BackboneConfig(16, 4, 2, outputs=(0, 1, 2, 3), trained_grid=4),
+    metric_head=HeadConfig(16, 8, (4, 8, 8, 8)),
+)
+DEPTH_ALONE = replace(RECONSTRUCTION, splats=None, metric_backbone=None, metric_head=None)
 
 
 TINY = (
@@ -65,7 +74,9 @@ TINY = (
     Network("wan2.1-t2v-1.3b", partial(WorldTransformer, TEXT_DENOISER), (namings.WAN_T2V, namings.DIFFUSERS_T2V)),
     Network("wan2.1-codec", tiny_codec, (namings.WAN_CODEC, namings.DIFFUSERS_CODEC)),
     Network("umt5-xxl", tiny_umt5, (namings.WAN_UMT5, namings.HUGGING_FACE_UMT5)),
-    Network("lyra2-reconstruction", tiny_depth_anything, (namings.DEPTH_ANYTHING,)),
+    Network("lyra2-reconstruction", partial(DepthAnything3, RECONSTRUCTION), (namings.DEPTH_ANYTHING_NESTED,)),
+    Network("da3-nested", partial(DepthAnything3, RECONSTRUCTION), (namings.DEPTH_ANYTHING_NESTED,)),
+    Network("da3-base", partial(DepthAnything3, DEPTH_ALONE), (namings.DEPTH_ANYTHING,)),
     Network("clip-vit-h", tiny_clip, (namings.WAN_CLIP, namings.HUGGING_FACE_CLIP)),
 )
 

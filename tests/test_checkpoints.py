@@ -15,6 +15,7 @@ import pytest
 import torch
 from checkpoint_files import (
     DENOISER,
+    RECONSTRUCTION,
     TINY,
     published,
     tiny_network,
@@ -33,6 +34,7 @@ from photowalk.checkpoints.names import links
 from photowalk.checkpoints.networks import NETWORKS, Network
 from photowalk.checkpoints.plans import plan_for
 from photowalk.checkpoints.store import find, manifest_of, new_entry, stored
+from photowalk.models.depth_anything3.network import DepthAnything3
 from photowalk.models.lora import merge_lora
 from photowalk.models.weights import WeightsError
 from photowalk.models.world_transformer import WorldTransformer
@@ -247,11 +249,12 @@ def test_every_network_comes_through_unchanged_from_every_publisher(name, naming
             "optimizer.step",
             "model.da3.head.scratch.output_conv2_aux.3.2.bias",
         ),
+        ("da3-base", "Depth Anything 3"): ("model.head.scratch.output_conv2_aux.1.2.weight",),
         ("umt5-xxl", "Hugging Face"): ("encoder.embed_tokens.weight", "lm_head.weight"),
     }
     without_use = surplus.get((name, naming.publisher), ())
     tensors = published(module, naming) | dict.fromkeys(without_use, torch.ones(2))
-    assert bring(write_torch(tmp_path / "weights.pth", tensors)) == [name]
+    assert bring(write_torch(tmp_path / "weights.pth", tensors), name=name) == [name]
     with torch.device("meta"):
         loaded = next(network for network in TINY if network.name == name).build()
     load(loaded, find(name))
@@ -260,6 +263,37 @@ def test_every_network_comes_through_unchanged_from_every_publisher(name, naming
         if key not in begun and key != "patch_embedding.weight":
             assert torch.equal(ours[key], value), key
     assert not any(value.is_meta for value in ours.values())
+
+
+@pytest.mark.parametrize("form", ["distributed", "torch", "safetensors", "one alias"])
+def test_a_reconstruction_network_is_whole_after_every_format(form, store, tmp_path):
+    """Its depth head repeats one norm under four names, of which a file may hold any."""
+    network = tiny_network("lyra2-reconstruction")
+    tensors = {f"model.{name}": value.clone() for name, value in network.state_dict().items()}
+    aliases = [name for name in tensors if re.search(r"output_conv2_aux\.[123]\.2\.", name)]
+    assert len(aliases) == 6
+    if form == "distributed":
+        source = write_distributed(tmp_path / "recon", tensors)
+    elif form == "torch":
+        source = write_torch(tmp_path / "model.pt", {"model": tensors, "step": 3})
+    else:
+        dropped = [name for name in tensors if re.search(r"output_conv2_aux\.[012]\.2\.", name)]
+        kept = {name: value for name, value in tensors.items() if form == "safetensors" or name not in dropped}
+        source = tmp_path / "model.safetensors"
+        save_file(kept, source)
+    assert bring(source) == ["lyra2-reconstruction"]
+    with torch.device("meta"):
+        loaded = DepthAnything3(RECONSTRUCTION)
+    load(loaded, find("lyra2-reconstruction"))
+    assert same(loaded, network)
+
+
+def test_a_reconstruction_network_without_a_norm_is_refused(store, tmp_path):
+    network = tiny_network("lyra2-reconstruction")
+    kept = {f"model.{name}": value for name, value in network.state_dict().items() if "_aux.0.2." not in name}
+    lacking = {name: value for name, value in kept.items() if not re.search(r"_aux\.[123]\.2\.weight", name)}
+    with pytest.raises(CheckpointError, match=r"missing: model\.da3\.head\.scratch\.output_conv2_aux\.0\.2\.weight"):
+        bring(write_torch(tmp_path / "model.pt", lacking))
 
 
 def test_wan_begins_with_new_layers_as_training_does(store, tmp_path):

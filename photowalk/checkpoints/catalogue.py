@@ -44,6 +44,13 @@ NVIDIA_RESEARCH = Licence(
     "https://huggingface.co/nvidia/Lyra-2.0",
     restricted=True,
 )
+CC_BY_NC = Licence(
+    "CC BY-NC 4.0",
+    "not commercial",
+    "Free to use and share with attribution, for non-commercial purposes only.",
+    "https://creativecommons.org/licenses/by-nc/4.0/legalcode",
+    restricted=True,
+)
 _LYRA, _WAN_I2V, _WAN_T2V = "nvidia/Lyra-2.0", "Wan-AI/Wan2.1-I2V-14B-480P", "Wan-AI/Wan2.1-T2V-1.3B"
 
 CATALOGUE = {
@@ -128,6 +135,22 @@ CATALOGUE = {
             APACHE,
             _WAN_I2V,
             ("models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth",),
+        ),
+        Published(
+            "da3-nested",
+            "Depth Anything 3, nested giant and large 1.1: depth, cameras, splats, metres and sky",
+            6_760_000_000,
+            CC_BY_NC,
+            "depth-anything/DA3NESTED-GIANT-LARGE-1.1",
+            ("model.safetensors",),
+        ),
+        Published(
+            "da3-base",
+            "Depth Anything 3, base: depth and cameras",
+            None,
+            APACHE,
+            "depth-anything/DA3-BASE",
+            ("model.safetensors",),
         ),
         Published(
             "wan2.1-i2v-14b",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from photowalk.checkpoints.errors import CheckpointError
@@ -30,8 +30,11 @@ def prefix_of(checkpoint: Checkpoint, naming: Naming) -> str | None:
 
 def match(checkpoint: Checkpoint, ours: Mapping[str, Shape], naming: Naming, prefix: str) -> Match:
     """Raises CheckpointError that names every tensor that is missing, surplus or of another shape."""
-    wanted = {prefix + link.source: link for link in links(ours, naming)}
-    given = {name for name in checkpoint.tensors if name in wanted or not naming.is_ignored(name)}
+    first = {naming.first_name(name): name for name in sorted(checkpoint.tensors, reverse=True)}
+    wanted = {first.get(prefix + link.source, prefix + link.source): link for link in links(ours, naming)}
+    wanted = {name: replace(link, source=name.removeprefix(prefix)) for name, link in wanted.items()}
+    repeats = {name for name in checkpoint.tensors if naming.first_name(name) != name} - wanted.keys()
+    given = {name for name in checkpoint.tensors if name in wanted or not naming.is_ignored(name)} - repeats
     faults = [f"missing: {name}" for name in wanted.keys() - given]
     faults += [f"surplus: {name}" for name in given - wanted.keys()]
     for name in wanted.keys() & given:

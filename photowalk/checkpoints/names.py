@@ -35,6 +35,9 @@ class Naming:
     )  # pattern of a file's name -> its shape
     ignored: tuple[str, ...] = ()  # patterns of names in a file, prefix and all, of tensors that we have no use for
     absent: str | None = None  # pattern of our names of tensors that no such file holds
+    repeated: tuple[
+        Rule, ...
+    ] = ()  # names in a file of one tensor that it may hold under several, and the first of them
 
     def in_file(self, name: str) -> tuple[str, int]:
         """Our name -> the file's, and which piece of that tensor is ours."""
@@ -46,6 +49,12 @@ class Naming:
     def shape_in_file(self, name: str, shape: Shape) -> Shape:
         reshape = next((reshape for pattern, reshape in self.shapes.items() if re.fullmatch(pattern, name)), None)
         return shape if reshape is None else reshape(shape)
+
+    def first_name(self, name: str) -> str:
+        """A name in a file -> the first under which the file may hold the same tensor."""
+        for pattern, replacement in self.repeated:
+            name = re.sub(pattern, replacement, name)
+        return name
 
     def is_ignored(self, name: str) -> bool:
         return any(re.match(pattern, name) for pattern in self.ignored)

@@ -163,10 +163,21 @@ HUGGING_FACE_CLIP = Naming(
     ),
 )
 
-# Whatever else a training program saved has no prefix. The network repeats one layer norm under four names.
-DEPTH_ANYTHING = Naming(
+# The depth head repeats one layer norm under four names; a file may hold it under some of them.
+_ONE_NORM: tuple[Rule, ...] = ((r"(\.output_conv2_aux)\.[123](\.2\.)", r"\1.0\2"),)
+# Whatever else a training program saved has no prefix.
+DEPTH_ANYTHING_NESTED = Naming(
     "Depth Anything 3",
     sign=r"da3\.backbone\.",
     prefixes=("model.",),
-    ignored=(r"(?!model\.)", r"model\.da3\.head\.scratch\.output_conv2_aux\.[123]\.2\."),
+    ignored=(r"(?!model\.)",),
+    repeated=_ONE_NORM,
+)
+DEPTH_ANYTHING = Naming(
+    "Depth Anything 3",
+    sign=r"backbone\.pretrained\.",
+    rules=((r"^da3\.", ""),),
+    prefixes=("model.",),
+    ignored=(r"(?!model\.)",),
+    repeated=_ONE_NORM,
 )

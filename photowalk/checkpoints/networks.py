@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -17,6 +15,7 @@ from torch import nn
 from photowalk import presets
 from photowalk.checkpoints import namings
 from photowalk.checkpoints.names import Naming
+from photowalk.models.depth_anything3.network import DepthAnything3
 from photowalk.models.world_transformer import WorldTransformer
 
 
@@ -37,19 +36,12 @@ def _wan_1_3b() -> nn.Module:
     return WorldTransformer(presets.wan_1_3b_denoiser())
 
 
-def _named_as_listed(file: str) -> nn.Module:
-    """Parameters of the names and shapes that a file of this folder lists, without the network around them."""
-    listed = nn.Module()
-    for line in Path(__file__).with_name(file).read_text().splitlines():
-        name, _, shape = line.partition("\t")
-        *path, leaf = name.split(".")
-        part = listed
-        for step in path:
-            if step not in part._modules:
-                part.add_module(step, nn.Module())
-            part = part.get_submodule(step)
-        part.register_parameter(leaf, nn.Parameter(torch.empty([int(side) for side in shape.split(",")])))
-    return listed
+def _lyra2_reconstruction() -> nn.Module:
+    return DepthAnything3(presets.lyra2_reconstruction())
+
+
+def _da3_base() -> nn.Module:
+    return DepthAnything3(presets.da3_base())
 
 
 # In the order in which they are recognised: what has a sign of one may have those of later ones too.
@@ -59,6 +51,8 @@ NETWORKS = (
     Network("wan2.1-t2v-1.3b", _wan_1_3b, (namings.WAN_T2V, namings.DIFFUSERS_T2V)),
     Network("wan2.1-codec", presets.wan_codec_network, (namings.WAN_CODEC, namings.DIFFUSERS_CODEC)),
     Network("umt5-xxl", presets.umt5_xxl_network, (namings.WAN_UMT5, namings.HUGGING_FACE_UMT5)),
-    Network("lyra2-reconstruction", partial(_named_as_listed, "depth_anything_3.tsv"), (namings.DEPTH_ANYTHING,)),
+    Network("lyra2-reconstruction", _lyra2_reconstruction, (namings.DEPTH_ANYTHING_NESTED,)),
+    Network("da3-nested", _lyra2_reconstruction, (namings.DEPTH_ANYTHING_NESTED,)),
+    Network("da3-base", _da3_base, (namings.DEPTH_ANYTHING,)),
     Network("clip-vit-h", presets.clip_vit_h_network, (namings.WAN_CLIP, namings.HUGGING_FACE_CLIP)),
 )
