@@ -34,8 +34,15 @@ def merge_lora(network: nn.Module, tensors: Mapping[str, Tensor], weight: float)
     """
     layers = dict(network.named_modules())
     for name, parts in read_lora(network, tensors).items():
-        for parameter, change in _changes(layers[name], parts, weight):
-            parameter.copy_(parameter.float() + change.to(parameter.device))
+        merge_layer(layers[name], parts, weight)
+
+
+@torch.no_grad()
+def merge_layer(layer: nn.Linear, parts: Mapping[str, Tensor], weight: float) -> None:
+    """As `merge_lora`, for one layer and what `read_lora` found for it."""
+    on_device = {name: part.to(layer.weight.device) for name, part in parts.items()}
+    for parameter, change in _changes(layer, on_device, weight):
+        parameter.copy_(parameter.float() + change)
 
 
 def read_lora(network: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:

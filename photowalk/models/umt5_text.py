@@ -67,4 +67,4 @@ class Umt5Text(nn.Module):
         ids, mask = tokens["input_ids"].to(device), tokens["attention_mask"].to(device)
         with torch.autocast(device.type, enabled=False):
             features = self.network(input_ids=ids, attention_mask=mask).last_hidden_state
-        return features * mask[..., None].to(features.dtype)
+        return features * mask[..., None].to(features)
