@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from photowalk.geometry.motions import geodesic_angle, rotation_from_vector
-from photowalk.reconstruct.pose_alignment import align_cameras, align_centres, scale_of_depth
+from photowalk.perception.pose_alignment import align_cameras, align_centres, scale_of_depth
 
 SCALE = 2.5
 

@@ -27,7 +27,7 @@ from photowalk.models.depth_anything3.pose_tokens import (
 )
 from photowalk.models.depth_anything3.quaternions import matrix_from_xyzw, xyzw_from_matrix
 from photowalk.models.depth_anything3.splats import PlacedSplats, harmonics_rotation, place_splats
-from photowalk.reconstruct.pose_alignment import align_centres
+from photowalk.perception.pose_alignment import align_centres
 
 Comparison = tuple[str, float, float]
 Golden = dict[str, Tensor]

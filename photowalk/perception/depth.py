@@ -35,6 +35,8 @@ class DepthEstimate:
 
 
 class DepthEstimator(Protocol):
+    name: str  # under which presets know it
+
     def estimate_photo(self, photo: Tensor, focal_px: float | None = None) -> DepthEstimate:
         """photo [3, H, W] in [0, 1]; the focal length is estimated when it is not given."""
         ...
@@ -47,6 +49,8 @@ class DepthEstimator(Protocol):
 
 class NanoDepth:
     """Implements `DepthEstimator` with a small network. Photos of unknown focal length get a usual field of view."""
+
+    name = "nano"
 
     def __init__(self, network: DepthNetwork, usual_fov_x_deg: float = 65.0) -> None:
         self.network = network

@@ -33,8 +33,11 @@ class DepthProcessor(Protocol):
 class TransformersDepth:
     """Implements `DepthEstimator`."""
 
-    def __init__(self, network: PreTrainedModel, processor: DepthProcessor, metres: DepthEstimator) -> None:
+    def __init__(
+        self, network: PreTrainedModel, processor: DepthProcessor, metres: DepthEstimator, name: str = "transformers"
+    ) -> None:
         """`metres` gives the scale of a photo where the network knows none, and its focal length."""
+        self.name = name
         self.network, self.processor, self.metres = network.eval(), processor, metres
         kind = getattr(network.config, "depth_estimation_type", None)
         self.is_metric = kind == "metric" or network.config.model_type in ("zoedepth", "depth_pro")
@@ -52,7 +55,7 @@ class TransformersDepth:
                 f"the depth model {name!r} cannot be loaded ({str(error).splitlines()[0]}); name a folder with a depth "
                 f"model of transformers, or fetch one from the hub first with: hf download {name}"
             ) from error
-        return cls(network.to(device), processor, metres)
+        return cls(network.to(device), processor, metres, name)
 
     @torch.inference_mode()
     def estimate_photo(self, photo: Tensor, focal_px: float | None = None) -> DepthEstimate:

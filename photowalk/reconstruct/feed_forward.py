@@ -17,7 +17,7 @@ from photowalk.models.depth_anything3 import metric
 from photowalk.models.depth_anything3.network import DepthAnything3, normalise
 from photowalk.models.depth_anything3.pose_tokens import rigid_inverse
 from photowalk.models.depth_anything3.splats import PlacedSplats, place_splats
-from photowalk.reconstruct.pose_alignment import align_cameras
+from photowalk.perception.pose_alignment import align_cameras
 from photowalk.scene.types import Clip, Splats
 
 WINDOW, OVERLAP = 128, 10  # frames that the network sees at once, and of these those that it saw before

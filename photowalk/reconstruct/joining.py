@@ -12,7 +12,7 @@ from torch import Tensor
 
 from photowalk.geometry.motions import Similarity, quaternion_from_rotation, rotation_from_quaternion
 from photowalk.models.depth_anything3.splats import harmonics_rotation
-from photowalk.reconstruct.pose_alignment import align_centres
+from photowalk.perception.pose_alignment import align_centres
 from photowalk.scene.types import Splats
 
 CAMERA_WEIGHT, POINT_WEIGHT = 10.0, 1.0  # of all together

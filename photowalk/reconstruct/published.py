@@ -19,7 +19,7 @@ from photowalk.geometry.motions import Similarity
 from photowalk.reconstruct.frame_choice import WindowPlan, spread
 from photowalk.reconstruct.joining import closeness, join, moved
 from photowalk.reconstruct.ownership import opaque, owned, within_rim
-from photowalk.reconstruct.pose_alignment import align_centres
+from photowalk.perception.pose_alignment import align_centres
 from photowalk.scene.types import Splats
 
 FRAMES_AT_ONCE = 128

@@ -88,8 +88,9 @@ class DepthAnything3(nn.Module):
         size, grid = self._sizes(images)
         known = None
         if camera_from_world is not None and intrinsics is not None:
-            numbers = numbers_from_cameras(normalise_poses(camera_from_world), intrinsics, size)
-            known = self.da3.cam_enc(numbers[None])
+            with torch.autocast(images.device.type, enabled=False):  # only the backbone was trained in half precision
+                numbers = numbers_from_cameras(normalise_poses(camera_from_world), intrinsics, size)
+                known = self.da3.cam_enc(numbers[None])
         features: Features = self.da3.backbone["pretrained"](images[None], known)
         with torch.autocast(images.device.type, enabled=False):
             tokens = [each[0].float() for each in features.patches]

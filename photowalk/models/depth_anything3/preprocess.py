@@ -44,8 +44,9 @@ def _resized(images: Tensor, size: Size) -> Tensor:
     if any(new > side for new, side in zip(size, old, strict=True)):
         made = F.interpolate(images, size, mode="bicubic", align_corners=False)
     else:
-        rows, columns = (_areas(side, new, images.device).to(images.dtype) for side, new in zip(old, size, strict=True))
-        made = rows @ images @ columns.mT
+        rows, columns = (_areas(side, new, images.device).to(images) for side, new in zip(old, size, strict=True))
+        with torch.autocast(images.device.type, enabled=False):
+            made = rows @ images @ columns.mT
     return (made.clamp(0, 1) * 255).round() / 255
 
 
