@@ -130,6 +130,8 @@ def reconstruct(options: argparse.Namespace) -> None:
             splats=options.splats,
             refine_steps=options.refine,
             mesh=not options.no_mesh,
+            down_ratio=options.down_ratio,
+            pixel_aligned=options.pixel_aligned,
         )
     scene = world.folder / "scene"
     made = [scene / name for name in ("splats.ply", "mesh.glb", "collision.ply") if (scene / name).exists()]
@@ -224,9 +226,11 @@ def train(options: argparse.Namespace) -> None:
     from photowalk.train.parallel import joined
     from photowalk.train.recipes import Order, train_part
 
+    if options.dry_run:
+        return plan_training(options)
     work = Path(options.work or Path("runs") / options.part)
     skies, features = (Path(given) if given else None for given in (options.skies, options.features))
-    data, output = tuple(Path(folder) for folder in options.data), Path(options.output)
+    data, output = tuple(Path(folder) for folder in options.data), Path(options.output or work / "weights")
     start = Path(options.start) if options.start else None
     minutes = math.inf if options.minutes is None and options.max_steps else options.minutes or 60.0
     training = {name: getattr(options, name) for name in _TRAINING if getattr(options, name) is not None}
@@ -238,6 +242,16 @@ def train(options: argparse.Namespace) -> None:
         weights = train_part(options.part, order)
         if here.first:
             print(", ".join(map(str, weights)))
+
+
+def plan_training(options: argparse.Namespace) -> None:
+    from photowalk.train.full_size import plan
+
+    if options.part != "denoiser":
+        raise ValueError(f"--dry-run works out what training the denoiser takes, not {options.part}")
+    recompute = bool(options.checkpoint_activations) or options.preset != "nano"
+    budget = plan(options.preset, options.gpus, options.shard, batch=options.batch_factor, recompute=recompute)
+    print(f"{options.preset} on {options.gpus} GPUs: {budget.table()}")
 
 
 def prepare_data(options: argparse.Namespace) -> None:
@@ -275,6 +289,8 @@ def _described(facts: dict) -> Iterator[str]:
         f"at most {cameras['farthest']:.2f} m and now {cameras['from_start']:.2f} m from the start"
     )
     yield f"  memory: {facts['memory']['frames']} frames with depth"
+    if facts["depth_network"]:
+        yield f"  depth: by {facts['depth_network']}"
     yield f"  scale: metres, the photo's median depth is {scale['reference_depth']:.2f}"
     yield f"  scene: {_scene(facts)}"
     if facts["interrupted"]:
@@ -394,7 +410,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--size", type=_size, metavar="HxW", help="of the frames (default: the preset's)")
     command.add_argument("--depth", metavar="FILE", help="the photo's depth in metres: .npy, .npz, 16-bit .png")
-    command.add_argument("--depth-model", metavar="NAME", help="a depth model of transformers, by name or folder")
+    command.add_argument(
+        "--depth-model", metavar="NAME", help="nano, da3, or a depth model of transformers by name or folder"
+    )
     command.add_argument("--fov", type=float, metavar="DEG", help="the photo's horizontal field of view in degrees")
     command.add_argument("--views", metavar="FILE", help="a transforms.json of more pictures of the place")
     command.add_argument("--legacy", action="store_true", help="paths and photo as the published programs take them")
@@ -445,6 +463,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--refine", type=_steps, metavar="STEPS", default=0, help="fit the splats to so many frames")
     command.add_argument("--no-mesh", action="store_true", help="splats alone; meshes hold all frames with depth")
+    command.add_argument(
+        "--down-ratio", type=int, choices=(1, 2), default=1, help="2: a splat for 2x2 pixels, a quarter of them"
+    )
+    command.add_argument("--pixel-aligned", action="store_true", help="splats without the preset's network for them")
 
     command = _command(commands, "simulate", simulate, "let a robot drive along the walk in MuJoCo; video and report")
     command.add_argument("world", metavar="WORLD")
@@ -503,7 +525,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command = _command(commands, "train", train, "train a part of nano: codec, depth, detail, denoiser, splats")
     command.add_argument("part", metavar="PART")
-    command.add_argument("--data", metavar="FOLDER", nargs="+", required=True, help="clip folders; codec: pictures")
+    command.add_argument("--data", metavar="FOLDER", nargs="+", default=[], help="clip folders; codec: pictures")
     command.add_argument(
         "--minutes", type=float, help="of work; pauses do not count (default: 60, or what --steps take)"
     )
@@ -521,7 +543,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--workers", type=int, default=0, metavar="N", help="processes that draw batches ahead")
     command.add_argument("--skies", metavar="FOLDER", help="pictures of nothing but sky, for the depth networks")
-    command.add_argument("-o", "--output", metavar="FOLDER", required=True, help="where the weights go")
+    command.add_argument("-o", "--output", metavar="FOLDER", help="where the weights go (default: WORK/weights)")
+    command.add_argument("--preset", default="nano", metavar="NAME", help="for --dry-run: nano, wan2.1-1.3b, lyra2-14b")
+    command.add_argument("--dry-run", action="store_true", help="only print what each GPU needs")
+    command.add_argument("--gpus", type=int, default=1, metavar="N", help="for --dry-run (default: 1)")
     _add_scale(command)
     return parser
 

@@ -5,7 +5,7 @@ Everything else is built from the same classes, whatever the preset.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from photowalk.checkpoints.catalogue import CATALOGUE
 from photowalk.checkpoints.load import load as load_stored
-from photowalk.checkpoints.store import find, weight_files
+from photowalk.checkpoints.store import find, is_stored, weight_files
 from photowalk.diffusion.few_step import FewStep
 from photowalk.diffusion.sampler import Sampler
 from photowalk.diffusion.unipc import UniPC
@@ -28,24 +28,30 @@ from photowalk.models.byte_text import ByteText
 from photowalk.models.clip_image import ClipImage
 from photowalk.models.depth_anything3.backbone import BackboneConfig
 from photowalk.models.depth_anything3.dense_heads import HeadConfig
-from photowalk.models.depth_anything3.network import DepthAnything3Config
+from photowalk.models.depth_anything3.network import DepthAnything3, DepthAnything3Config
 from photowalk.models.depth_anything3.pose_tokens import CameraEncoderConfig
 from photowalk.models.depth_network import DepthNetwork
 from photowalk.models.detail import DetailNetwork
 from photowalk.models.history_layout import HistoryLayout
 from photowalk.models.image_tokens import ImageTokens
-from photowalk.models.lora import merge_lora
+from photowalk.models.lora import merge_layer, read_lora
 from photowalk.models.nano_codec import NanoCodec
 from photowalk.models.splat_head import EVIDENCE, SplatHead
 from photowalk.models.umt5_text import Umt5Text, load_tokenizer
 from photowalk.models.wan_codec import WanCodec
 from photowalk.models.weights import load_weights
 from photowalk.models.world_transformer import WorldTransformer
-from photowalk.perception.depth import NanoDepth
+from photowalk.perception.depth import DepthEstimator, NanoDepth
+from photowalk.perception.depth_anything3 import DepthAnything3Depth
+from photowalk.perception.transformers_depth import TransformersDepth
 from photowalk.world.conditioning import ConditioningConfig
 from photowalk.world.generator import GenerationConfig, Generator
 from photowalk.world.placement import Placement, choose_placement
 from photowalk.world.preview import PreviewConfig
+from photowalk.world.residency.arrange import arrange
+from photowalk.world.residency.footprint import footprint
+from photowalk.world.residency.plan import Footprint, choose_plan
+from photowalk.world.residency.visiting import VisitingCodec, let_visit
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
@@ -65,10 +71,33 @@ class Preset:
     chunk_frames: int
     licence: str  # of the weights
     assemble: Callable[[Placement], Generator]
+    footprint: Callable[[int, int], Footprint] | None = None  # at a height and width; None: too small to plan for
+    splat_head: Callable[[], SplatHead] | None = None  # corrects the splats of its walks; None: they are as they are
 
-    def build(self, placement: Placement | None = None) -> Generator:
-        """The generator with its weights loaded, on the given device or the best one there is."""
-        return self.assemble(placement or choose_placement())
+    def build(
+        self,
+        placement: Placement | None = None,
+        *,
+        size: tuple[int, int] | None = None,
+        on_note: Callable[[str], None] = lambda text: None,
+    ) -> Generator:
+        """The generator with its weights loaded, on the given device or the best one there is. What is large is laid
+        out for frames of `size`, by default the preset's, and `on_note` is told how. Raises PlanError where no layout
+        fits."""
+        placement = placement or choose_placement()
+        asked, memory = placement.vram is not None or placement.weights is not None, placement.memory
+        if self.footprint is None or memory is None:
+            if asked:
+                small = f"{self.name} is small and needs no GPU memory to be set aside"
+                on_note(
+                    f"{small if self.footprint is None else 'torch sees no GPU here'}; --vram and --weights do nothing"
+                )
+            return self.assemble(placement)
+        plan = choose_plan(
+            self.footprint(*(size or (self.height, self.width))), memory, placement.host, placement.weights
+        )
+        on_note(plan.described())
+        return self.assemble(replace(placement, plan=plan))
 
 
 def load_preset(name: str) -> Preset:
@@ -80,7 +109,7 @@ def load_preset(name: str) -> Preset:
 
 def nano() -> Preset:
     """The small model that comes with the package: minutes on two CPU cores."""
-    return Preset("nano", 256, 448, 80, "Apache-2.0", _assemble_nano)
+    return Preset("nano", 256, 448, 80, "Apache-2.0", _assemble_nano, splat_head=trained_splat_head)
 
 
 def nano_denoiser() -> WorldTransformer.Config:
@@ -115,6 +144,13 @@ def nano_detail() -> DetailNetwork.Config:
 
 def nano_splat_head() -> SplatHead.Config:
     return SplatHead.Config(evidence=EVIDENCE, widths=(32, 64, 96))
+
+
+def trained_splat_head() -> SplatHead:
+    """On the CPU, where reconstruction is."""
+    head = SplatHead(nano_splat_head())
+    load_weights(head, WEIGHTS / "nano" / "splats.safetensors")
+    return head.eval()
 
 
 def nano_depth() -> DepthNetwork.Config:
@@ -304,34 +340,87 @@ PRESETS: dict[str, Callable[[], Preset]] = {
 def _lyra2(name: str, sampler: Sampler, guidance: float = 5.0, loras: Mapping[str, float] = NO_LORAS) -> Preset:
     licence = CATALOGUE["lyra2-denoiser"].licence.name
     assemble = partial(_assemble_lyra2, sampler=sampler, guidance=guidance, loras=loras)
-    return Preset(name, 480, 832, 80, licence, assemble)
+    return Preset(name, 480, 832, 80, licence, assemble, partial(lyra2_footprint, guidance=guidance))
+
+
+def lyra2_footprint(height: int, width: int, guidance: float) -> Footprint:
+    """From the networks' own sizes; no weights are needed."""
+    with torch.device("meta"):
+        denoiser, codec = WorldTransformer(lyra2_14b_denoiser()), WanCodec(wan_codec_network())
+        text, image = umt5_xxl_network(), clip_vit_h_network()
+        depth = DepthNetwork(nano_depth())
+    return footprint(
+        denoiser,
+        text,
+        image,
+        codec,
+        depth,
+        latent_size=(height // codec.spatial_factor, width // codec.spatial_factor),
+        codec_factors=(codec.temporal_factor, codec.spatial_factor),
+        branches=1 if guidance == 1 else 2,
+    )
 
 
 def _assemble_lyra2(placement: Placement, sampler: Sampler, guidance: float, loras: Mapping[str, float]) -> Generator:
     """From the store; what is missing there is said before anything is read."""
     parts = ("lyra2-denoiser", "wan2.1-codec", "umt5-xxl", "umt5-tokenizer", "clip-vit-h", "lyra2-negative-prompt")
     folders = {name: find(name) for name in (*parts, *loras)}
-    denoiser = stored_network(lambda: WorldTransformer(lyra2_14b_denoiser()), folders["lyra2-denoiser"], placement)
-    for name, weight in loras.items():
-        merge_lora(denoiser, _stored_tensors(folders[name], placement), weight)
-    (negative,) = _stored_tensors(folders["lyra2-negative-prompt"], placement).values()
-    text = stored_network(umt5_xxl_network, folders["umt5-xxl"], placement)
+    device, visiting = placement.device, placement.plan is not None and placement.plan.visiting
+    denoiser = stored_network(lambda: WorldTransformer(lyra2_14b_denoiser()), folders["lyra2-denoiser"])
+    changes = [(read_lora(denoiser, _stored_tensors(folders[name])), weight) for name, weight in loras.items()]
+    arrange(denoiser, placement.plan, placement.copies(), partial(_settle, device=device, changes=changes))
+    (negative,) = _stored_tensors(folders["lyra2-negative-prompt"]).values()
+    text = stored_network(umt5_xxl_network, folders["umt5-xxl"])
+    image = stored_network(clip_vit_h_network, folders["clip-vit-h"])
+    for encoder in (text, image):
+        _lodge(encoder, device, visiting=visiting)
+    codec = WanCodec(stored_network(wan_codec_network, folders["wan2.1-codec"]))
     return Generator(
         denoiser=denoiser,
-        codec=WanCodec(stored_network(wan_codec_network, folders["wan2.1-codec"], placement)),
+        codec=VisitingCodec(codec, device) if visiting else codec.to(device),
         text=Umt5Text(text, load_tokenizer(folders["umt5-tokenizer"])),
-        image=ClipImage(stored_network(clip_vit_h_network, folders["clip-vit-h"], placement)),
-        depth=NanoDepth(nano_depth_network(placement)),
+        image=ClipImage(image),
+        depth=depth_estimator(stored_depth_anything() or "nano", placement),
         detail=None,
         sampler=sampler,
         placement=placement,
         config=lyra2_14b_generation(guidance),
-        negative=negative.view(1, *negative.shape[-2:]),
+        negative=negative.to(device).view(1, *negative.shape[-2:]),
     )
 
 
-def stored_network(build: Callable[[], Module], folder: Path, placement: Placement) -> Module:
-    """A network with the weights of a folder of the store, in bfloat16 as published; only they take memory."""
+# Published networks that see depth from any number of views, the most capable first.
+DEPTH_ANYTHING: Mapping[str, Callable[[], DepthAnything3Config]] = MappingProxyType(
+    {"lyra2-reconstruction": lyra2_reconstruction, "da3-nested": lyra2_reconstruction, "da3-base": da3_base}
+)
+
+
+def stored_depth_anything() -> str | None:
+    """The name of the most capable one in the store."""
+    return next((name for name in DEPTH_ANYTHING if is_stored(name)), None)
+
+
+def depth_estimator(name: str, placement: Placement) -> DepthEstimator:
+    """By a name in the store, "da3" for the most capable one there, "nano", or the name or folder of a depth model of
+    transformers. Raises ValueError that says how to get what is missing."""
+    nano_depth = NanoDepth(nano_depth_network(placement))
+    if name == nano_depth.name:
+        return nano_depth
+    if name == "da3":
+        name = stored_depth_anything() or next(iter(DEPTH_ANYTHING))
+    if name in DEPTH_ANYTHING:
+        return DepthAnything3Depth(depth_anything_network(name, placement), name, nano_depth)
+    return TransformersDepth.of(name, nano_depth, placement.device)
+
+
+def depth_anything_network(name: str, placement: Placement) -> DepthAnything3:
+    """From the store, in the format that it was published in: its heads want all digits. Raises ValueError."""
+    return stored_network(lambda: DepthAnything3(DEPTH_ANYTHING[name]()), find(name), None).to(placement.device)
+
+
+def stored_network(build: Callable[[], Module], folder: Path, dtype: torch.dtype | None = torch.bfloat16) -> Module:
+    """A network with the weights of a folder of the store, in `dtype` or, with None, as stored: views of the files,
+    which take no memory that is wanted elsewhere where the format is the same."""
     from accelerate import init_empty_weights
 
     with init_empty_weights():
@@ -339,12 +428,32 @@ def stored_network(build: Callable[[], Module], folder: Path, placement: Placeme
     tie = getattr(network, "tie_weights", None)
     if callable(tie):  # a network of transformers, which has lost in this what its parts share
         tie()
-    load_stored(network, folder, torch.bfloat16)
-    return network.to(placement.device).eval().requires_grad_(False)
+    load_stored(network, folder, dtype)
+    return network.eval().requires_grad_(False)
 
 
-def _stored_tensors(folder: Path, placement: Placement) -> dict[str, Tensor]:
-    files = [load_file(file, device=str(placement.device)) for file in weight_files(folder)]
+def _lodge(network: nn.Module, device: torch.device, *, visiting: bool) -> None:
+    if visiting:
+        let_visit(network, device)
+    else:
+        network.to(device)
+
+
+def _settle(
+    name: str, module: nn.Module, *, device: torch.device, changes: Sequence[tuple[dict[str, dict[str, Tensor]], float]]
+) -> None:
+    """Bring what a module holds itself to the device, with the adaptations of its weights."""
+    for key, parameter in module.named_parameters(recurse=False):
+        module._parameters[key] = nn.Parameter(parameter.to(device), requires_grad=False)
+    for key, buffer in module.named_buffers(recurse=False):
+        module._buffers[key] = buffer.to(device)
+    for layers, weight in changes:
+        if name in layers and isinstance(module, nn.Linear):
+            merge_layer(module, layers[name], weight)
+
+
+def _stored_tensors(folder: Path) -> dict[str, Tensor]:
+    files = [load_file(file) for file in weight_files(folder)]
     return {name: tensor for file in files for name, tensor in file.items()}
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from photowalk.checkpoints.catalogue import CATALOGUE
 from photowalk.export.contents import Contents
 from photowalk.export.formats import format_of
 from photowalk.geometry.cameras import Cameras
@@ -23,8 +24,9 @@ from photowalk.geometry.path_files import is_path_file
 from photowalk.geometry.path_language import plan
 from photowalk.geometry.paths import PathError
 from photowalk.geometry.published_paths import plan_published
+from photowalk.models.splat_head import RATIOS
 from photowalk.perception.captions import Captioner
-from photowalk.presets import Preset, load_preset
+from photowalk.presets import PRESETS, Preset, depth_estimator, load_preset
 from photowalk.scene.collision import shorten
 from photowalk.scene.depth_files import read_depth
 from photowalk.scene.ground import EYE_HEIGHT, level, read_ground
@@ -33,12 +35,14 @@ from photowalk.scene.mesh_files import read_mesh
 from photowalk.scene.posed_pictures import read_posed_pictures
 from photowalk.scene.types import Clip
 from photowalk.world.generator import Generator
+from photowalk.world.placement import Placement
 from photowalk.world.progress import OnStep, Progress
 from photowalk.world.state import WorldState, depth_quantile
 from photowalk.world.store import FRAMES_PER_SECOND, Job, Manifest, WorldError, WorldStore, create, new_world
 from photowalk.world.wording import Wording
 
 if TYPE_CHECKING:
+    from photowalk.reconstruct.lift import Lifter
     from photowalk.reconstruct.meshing import Meshes
 
 Note = Callable[[str], None]
@@ -53,16 +57,26 @@ def _ignore(_: object) -> None:
 class World:
     """One world folder and the networks that extend it. Networks and frames are loaded when they are first needed."""
 
-    def __init__(self, store: WorldStore, generator: Generator | None = None, preset: Preset | None = None) -> None:
+    def __init__(
+        self,
+        store: WorldStore,
+        generator: Generator | None = None,
+        preset: Preset | None = None,
+        placement: Placement | None = None,
+    ) -> None:
         self._store = store
         self._generator = generator
         self._preset = preset  # what builds the generator; None: the manifest's preset
+        self._placement = placement  # where it is built; None: the best that there is
         self._state: tuple[tuple, WorldState] | None = None  # the manifest's chunks and what they hold
 
     @classmethod
-    def open(cls, folder: str | Path, generator: Generator | None = None) -> World:
-        """A world that exists. `generator` replaces the one that its preset would build. Raises WorldError."""
-        return cls(WorldStore(folder), generator)
+    def open(
+        cls, folder: str | Path, generator: Generator | None = None, placement: Placement | None = None
+    ) -> World:
+        """A world that exists. `generator` replaces the one that its preset would build on `placement`, the best that
+        there is if it is not given. Raises WorldError."""
+        return cls(WorldStore(folder), generator, placement=placement)
 
     @classmethod
     def create(
@@ -83,6 +97,7 @@ class World:
         fov_deg: float | None = None,
         legacy: bool = False,
         views: str | Path | None = None,
+        placement: Placement | None = None,
         on_step: OnStep = _ignore,
         on_note: Note = _ignore,
     ) -> World:
@@ -90,11 +105,12 @@ class World:
 
         `size` is (height, width), by default the preset's; `depth` a file of metres along +Z and `fov_deg` the
         horizontal field of view, both estimated when not given. `captions`, by frame, `negative_prompt` and `captioner`
-        are those of the walk, see `Wording`. `depth_model` is one of transformers, by name or folder, instead of the
-        preset's; `views` a transforms.json of further pictures of the place. `legacy` does as the published programs do
-        where we do otherwise: the photo is squashed to the size, paths are theirs (`geometry/published_paths.py`), and
-        so they are when the world is extended. On a bad input nothing is written. A world that was made by the same
-        call is continued if it was interrupted, and left alone if it was not.
+        are those of the walk, see `Wording`. `depth_model` estimates depth instead of the preset's network: "nano",
+        "da3", or a model of transformers by name or folder; `views` a transforms.json of further pictures of the place.
+        `legacy` does as the published programs do where we do otherwise: the photo is squashed to the size, paths are
+        theirs (`geometry/published_paths.py`), and so they are when the world is extended. On a bad input nothing is
+        written. A world that was made by the same call is continued if it was interrupted, and left alone if it was
+        not.
         Raises PhotoError, DepthError, PathError, WorldError.
         """
         preset = load_preset(preset) if isinstance(preset, str) else preset
@@ -109,7 +125,7 @@ class World:
                 _source(photo, depth, fov_deg, depth_model, legacy, views),
                 path,
             )
-            return cls(WorldStore(folder), preset=preset)._finish(wanted, on_step, on_note)
+            return cls(WorldStore(folder), preset=preset, placement=placement)._finish(wanted, on_step, on_note)
         fit: Fit = "squash" if legacy else "crop"
         picture = read_photo(photo, height, width, fit=fit)
         original = (picture.original_height, picture.original_width)
@@ -125,7 +141,9 @@ class World:
             else:
                 plan(path, stand_in, start_of_walk=stand_in, reference_depth=1.0, chunk=preset.chunk_frames)
         with new_world(folder) as partial:
-            generator = _with_depth(preset.build(), depth_model)
+            generator = _with_depth(preset.build(placement, size=(height, width), on_note=on_note), depth_model)
+            if generator.depth.name != "nano":
+                on_note(f"depth by {generator.depth.name}")
             _check_size(height, width, generator)
             _check_guidance(negative_prompt, generator)
             device = generator.placement.device
@@ -147,7 +165,8 @@ class World:
                 chunk_frames=preset.chunk_frames,
                 seed=seed,
                 source=_source(photo, depth, fov_deg, depth_model, legacy, views),
-                licences={"weights": preset.licence, "code": "Apache-2.0"},
+                licences=_licences(preset, generator),
+                depth_network=generator.depth.name,
                 reference_depth=depth_quantile(state.first.depth, generator.config.reference_quantile),
             )
             wording = Wording(prompt, captions, negative_prompt, captioner)
@@ -178,6 +197,7 @@ class World:
         """
         with self._store.locked():
             manifest = self._store.manifest
+            self._built(on_note)
             if path is not None:
                 if prompt is None:  # a captioner starts from the user's words again, not from its own
                     prompt = manifest.chunks[0 if captioner else -1].prompt
@@ -276,10 +296,13 @@ class World:
 
     @property
     def generator(self) -> Generator:
+        return self._built(_ignore)
+
+    def _built(self, on_note: Note) -> Generator:
         if self._generator is None:
-            manifest = self._store.manifest
-            built = (self._preset or load_preset(manifest.preset)).build()
-            self._generator = _with_depth(built, manifest.source.get("depth_model"))
+            manifest, preset = self._store.manifest, self._preset or load_preset(self._store.manifest.preset)
+            built = preset.build(self._placement, size=(manifest.height, manifest.width), on_note=on_note)
+            self._generator = _with_depth(built, manifest.depth_network or manifest.source.get("depth_model"))
         return self._generator
 
     def verify(self) -> None:
@@ -313,6 +336,7 @@ class World:
             },
             "undone": len(manifest.undone),
             "memory": {"frames": sum(entry.depth_frames for entry in manifest.chunks)},
+            "depth_network": manifest.depth_network or None,
             "scale": {
                 "unit": "metre",
                 "from": self._scale_from(),
@@ -335,11 +359,14 @@ class World:
         splats: int | None = 500_000,
         refine_steps: int = 0,
         mesh: bool = True,
+        down_ratio: int = 1,
+        pixel_aligned: bool = False,
     ) -> World:
         """Splats, a preview of them and, with `mesh`, meshes into the folder's scene/, and preview.png.
 
         `splats` bounds their number (None: as many as there are to see), `refine_steps` is how many frames of the walk
-        they are then fitted to, one after the other.
+        they are then fitted to, one after the other. `down_ratio` 2 makes a splat of 2x2 pixels; `pixel_aligned` leaves
+        the preset's network for splats out.
         `scale_to` corrects the metre for good: "door height 2.0m from 210,80 to 214,300"
         (photowalk.reconstruct.scale).
         """
@@ -358,7 +385,12 @@ class World:
 
             meshes = self._meshes(walk(), scale_to, on_step) if mesh else None
             known = sum(entry.depth_frames for entry in entries)
-            scene = reconstruct(walk(), budget=splats, on_view=lambda done: on_step(Progress("splats", done, known)))
+            scene = reconstruct(
+                walk(),
+                budget=splats,
+                lifter=self._lifter(down_ratio, pixel_aligned),
+                on_view=lambda done: on_step(Progress("splats", done, known)),
+            )
             if refine_steps:
                 scene = refine(
                     scene,
@@ -405,6 +437,19 @@ class World:
 
     # ---- inside
 
+    def _lifter(self, down_ratio: int, pixel_aligned: bool) -> Lifter:
+        """What makes splats of pixels: the network of the preset that made this world, where it has one."""
+        from photowalk.reconstruct.learnt_lift import LearntLift
+        from photowalk.reconstruct.lift import PixelAligned
+
+        if down_ratio not in RATIOS:
+            raise WorldError(f"splats are made with a down-ratio of {' or '.join(map(str, RATIOS))}, got {down_ratio}")
+        name = self._store.manifest.preset
+        preset = self._preset or (load_preset(name) if name in PRESETS else None)
+        if pixel_aligned or preset is None or preset.splat_head is None:
+            return PixelAligned(down_ratio)
+        return LearntLift(preset.splat_head(), down_ratio)
+
     def _finish(self, wanted: tuple, on_step: OnStep, on_note: Note) -> World:
         """This world, finished, if `create` made it from what is `wanted` now."""
         manifest = self._store.manifest
@@ -420,7 +465,7 @@ class World:
             on_note(f"{self.folder} is finished already; walk on with: photowalk extend {self.folder} --path PATH")
             return self
         on_note(f"{self.folder} was interrupted and is continued")
-        return self.extend(on_step=on_step)
+        return self.extend(on_step=on_step, on_note=on_note)
 
     def _meshes(self, walk: Iterable[Clip], scale_to: str | None, on_step: OnStep) -> Meshes:
         from photowalk.reconstruct.meshing.files import mesh_clips
@@ -442,7 +487,7 @@ class World:
             return "metres as they were corrected by hand"
         if "depth_sha256" in manifest.source:
             return "metres of the depth map that was given with the photo"
-        return f"metres as the depth network of {manifest.preset} guesses them"
+        return f"metres as the depth network {manifest.depth_network or f'of {manifest.preset}'} guesses them"
 
     def _is_part_of_world(self, file: Path) -> bool:
         """Whether an export of that name would destroy what the program needs."""
@@ -539,11 +584,16 @@ def _plan(
 
 
 def _with_depth(generator: Generator, name: str | None) -> Generator:
-    if name is None:
+    if name in (None, generator.depth.name):
         return generator
-    from photowalk.perception.transformers_depth import TransformersDepth
+    return replace(generator, depth=depth_estimator(name, generator.placement))
 
-    return replace(generator, depth=TransformersDepth.of(name, generator.depth, generator.placement.device))
+
+def _licences(preset: Preset, generator: Generator) -> dict[str, str]:
+    """Of all that the world is made with."""
+    licences = {"weights": preset.licence, "code": "Apache-2.0"}
+    published = CATALOGUE.get(generator.depth.name)
+    return licences if published is None else licences | {"depth network": published.licence.name}
 
 
 def _check_guidance(negative_prompt: str | None, generator: Generator) -> None:

@@ -98,6 +98,7 @@ class Manifest:
     job: Job | None = None
     scene_frames: int = 0  # how many frames the scene was made from; 0: there is none
     undone: tuple[ChunkEntry, ...] = ()  # chunks that were dropped and can be taken back, the next one first
+    depth_network: str = ""  # that estimates depth; empty: not noted, the preset's
     metres_per_unit: float | None = None  # as a person corrected it; None: 1, as the depths were estimated
     up: tuple[float, float, float] | None = None  # in world axes, as a person corrected it; None: the photo's own up
     version: int = field(default=VERSION, kw_only=True)
