@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from photowalk.checkpoints.catalogue import Licence
+    from photowalk.world.placement import Placement
     from photowalk.world.progress import OnStep, Progress
 
 DEFAULT_PATH = "walk"  # an oval that comes back to where it began, 161 frames at nano's chunk
@@ -63,6 +64,7 @@ def generate(options: argparse.Namespace) -> None:
             fov_deg=options.fov,
             legacy=options.legacy,
             views=options.views,
+            placement=_placement(options),
             on_step=on_step,
             on_note=_note,
         )
@@ -72,7 +74,7 @@ def generate(options: argparse.Namespace) -> None:
 def zoom(options: argparse.Namespace) -> None:
     from photowalk.world.zoom import zoom as make
 
-    words = {"prompt": options.prompt, **_wording(options)}
+    words = {"prompt": options.prompt, **_wording(options), "placement": _placement(options)}
     chosen = {"preset": options.preset, "seed": options.seed, "size": options.size, "depth": options.depth}
     with _progress() as on_step:
         video = make(options.photo, options.output, on_step=on_step, on_note=_note, **words, **chosen)
@@ -83,7 +85,7 @@ def extend(options: argparse.Namespace) -> None:
     from photowalk import World
 
     with _progress() as on_step:
-        world = World.open(options.world).extend(
+        world = World.open(options.world, placement=_placement(options)).extend(
             options.path, options.prompt, options.seed, **_wording(options), on_step=on_step, on_note=_note
         )
     print(f"{world.folder}: {world.manifest.frames} frames, {world.folder / 'walk.mp4'}")
@@ -338,6 +340,12 @@ def _wording(options: argparse.Namespace) -> dict:
     return {"captions": captions, "negative_prompt": options.negative_prompt, "captioner": captioner}
 
 
+def _placement(options: argparse.Namespace) -> Placement:
+    from photowalk.world.placement import choose_placement
+
+    return choose_placement(vram_gb=options.vram, weights=options.weights)
+
+
 def _note(text: str) -> None:
     print(text, file=sys.stderr)
 
@@ -405,6 +413,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("-o", "--output", metavar="WORLD", required=True, help="the folder to make")
     command.add_argument("--path", default=DEFAULT_PATH, help=f"{path_help} (default: {DEFAULT_PATH})")
     command.add_argument("--prompt", default="", metavar="TEXT", help="what the place is")
+    _add_placement(command)
     _add_wording(command)
     command.add_argument("--preset", default="nano", metavar="NAME", help="the networks to use (default: nano)")
     command.add_argument("--seed", type=int, default=0)
@@ -421,6 +430,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("photo", metavar="PHOTO")
     command.add_argument("-o", "--output", metavar="FOLDER", required=True, help="the folder to make, with both worlds")
     command.add_argument("--prompt", default="", metavar="TEXT", help="what the place is")
+    _add_placement(command)
     _add_wording(command)
     command.add_argument("--preset", default="nano", metavar="NAME", help="the networks to use (default: nano)")
     command.add_argument("--seed", type=int, default=0)
@@ -431,6 +441,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("world", metavar="WORLD")
     command.add_argument("--path", help=f"{path_help}; without it an interrupted walk is continued")
     command.add_argument("--prompt", metavar="TEXT", help="what is there (default: the last prompt)")
+    _add_placement(command)
     _add_wording(command)
     command.add_argument("--seed", type=int, help="(default: the world's)")
 
@@ -564,6 +575,20 @@ def _add_scale(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--picture-every", type=int, metavar="N", help="steps (default: 500)")
     command.add_argument("--tensorboard", action="store_const", const=True, help="also log for TensorBoard")
+
+
+def _add_placement(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--vram",
+        type=float,
+        metavar="GB",
+        help="GPU memory that large presets may use, such as 24 (default: what is free)",
+    )
+    command.add_argument(
+        "--weights",
+        choices=("bfloat16", "int8", "float8"),
+        help="how large presets keep most weights (default: exact, unless too little memory is there)",
+    )
 
 
 def _add_wording(command: argparse.ArgumentParser) -> None:
