@@ -413,6 +413,11 @@ def depth_estimator(name: str, placement: Placement) -> DepthEstimator:
     return TransformersDepth.of(name, nano_depth, placement.device)
 
 
+def depth_licence(name: str) -> str | None:
+    """Of the weights of a depth network of the store; None for others."""
+    return CATALOGUE[name].licence.name if name in DEPTH_ANYTHING else None
+
+
 def depth_anything_network(name: str, placement: Placement) -> DepthAnything3:
     """From the store, in the format that it was published in: its heads want all digits. Raises ValueError."""
     return stored_network(lambda: DepthAnything3(DEPTH_ANYTHING[name]()), find(name), None).to(placement.device)

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from photowalk.checkpoints.catalogue import CATALOGUE
 from photowalk.export.contents import Contents
 from photowalk.export.formats import format_of
 from photowalk.geometry.cameras import Cameras
@@ -26,7 +25,7 @@ from photowalk.geometry.paths import PathError
 from photowalk.geometry.published_paths import plan_published
 from photowalk.models.splat_head import RATIOS
 from photowalk.perception.captions import Captioner
-from photowalk.presets import PRESETS, Preset, depth_estimator, load_preset
+from photowalk.presets import PRESETS, Preset, depth_estimator, depth_licence, load_preset
 from photowalk.scene.collision import shorten
 from photowalk.scene.depth_files import read_depth
 from photowalk.scene.ground import EYE_HEIGHT, level, read_ground
@@ -71,9 +70,7 @@ class World:
         self._state: tuple[tuple, WorldState] | None = None  # the manifest's chunks and what they hold
 
     @classmethod
-    def open(
-        cls, folder: str | Path, generator: Generator | None = None, placement: Placement | None = None
-    ) -> World:
+    def open(cls, folder: str | Path, generator: Generator | None = None, placement: Placement | None = None) -> World:
         """A world that exists. `generator` replaces the one that its preset would build on `placement`, the best that
         there is if it is not given. Raises WorldError."""
         return cls(WorldStore(folder), generator, placement=placement)
@@ -108,9 +105,9 @@ class World:
         are those of the walk, see `Wording`. `depth_model` estimates depth instead of the preset's network: "nano",
         "da3", or a model of transformers by name or folder; `views` a transforms.json of further pictures of the place.
         `legacy` does as the published programs do where we do otherwise: the photo is squashed to the size, paths are
-        theirs (`geometry/published_paths.py`), and so they are when the world is extended. On a bad input nothing is
-        written. A world that was made by the same call is continued if it was interrupted, and left alone if it was
-        not.
+        theirs (`geometry/published_paths.py`), and so they are when the world is extended. The networks run on
+        `placement`, by default on the best device there is. On a bad input nothing is written. A world that was made by
+        the same call is continued if it was interrupted, and left alone if it was not.
         Raises PhotoError, DepthError, PathError, WorldError.
         """
         preset = load_preset(preset) if isinstance(preset, str) else preset
@@ -197,17 +194,17 @@ class World:
         """
         with self._store.locked():
             manifest = self._store.manifest
-            self._built(on_note)
             if path is not None:
                 if prompt is None:  # a captioner starts from the user's words again, not from its own
                     prompt = manifest.chunks[0 if captioner else -1].prompt
                 seed = manifest.seed if seed is None else seed
                 wording = Wording(prompt, captions, negative_prompt, captioner)
-                _check_guidance(negative_prompt, self.generator)
+                _check_guidance(negative_prompt, self._built(on_note))
                 self._store.begin(*_plan(path, self.state, manifest, wording, seed, on_note))
             elif manifest.job is None and (self.folder / "walk.mp4").exists():
                 raise WorldError(f"{self.folder} has no interrupted walk to continue; give a path to walk along")
             if self._store.manifest.job is not None:
+                self._built(on_note)
                 self._make_chunks(on_step)
             self._store.write_walk()
         return self
@@ -592,8 +589,8 @@ def _with_depth(generator: Generator, name: str | None) -> Generator:
 def _licences(preset: Preset, generator: Generator) -> dict[str, str]:
     """Of all that the world is made with."""
     licences = {"weights": preset.licence, "code": "Apache-2.0"}
-    published = CATALOGUE.get(generator.depth.name)
-    return licences if published is None else licences | {"depth network": published.licence.name}
+    licence = depth_licence(generator.depth.name)
+    return licences if licence is None else licences | {"depth network": licence}
 
 
 def _check_guidance(negative_prompt: str | None, generator: Generator) -> None:
