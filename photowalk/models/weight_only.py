@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 ByteFormat = Literal["int8", "float8"]
 _DTYPES = {"int8": torch.int8, "float8": torch.float8_e4m3fn}
-_LARGEST = {"int8": 127.0, "float8": 448.0}  # that the format holds, of either sign
+_LARGEST = {"int8": 127.0, "float8": torch.finfo(torch.float8_e4m3fn).max}  # that the format holds, of either sign
 
 
 class WeightOnlyLinear(nn.Module):
