@@ -15,6 +15,7 @@ from photowalk.models.unet import UNet
 
 BESIDE = 2  # frames that are asked about a frame
 EVIDENCE = 11 + 3 * BESIDE  # channels, see photowalk.reconstruct.learnt_lift
+RATIOS = (1, 2)  # pixels to a splat, along each side
 LARGEST_STRETCH = 1.5  # of the logarithm of a size
 _GAINS = {"opacity": 4.0, "stretch": 1.0, "turn": 0.5, "shift": 1.0, "colour": 0.3}  # weights of unit size matter alike
 _SIZES = {"opacity": 1, "stretch": 3, "turn": 3, "shift": 3, "colour": 3}
