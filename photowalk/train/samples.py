@@ -155,7 +155,7 @@ class Batch:
         del parts["clean"]
         with torch.no_grad():
             image = generator.image.encode(latest)
-        conditioning = Conditioning(**parts, text=_texts(generator, self.prompts), image=image)
+        conditioning = Conditioning(**parts, text=texts_of(generator, self.prompts), image=image)
         return with_recall_noise(conditioning, generator, objective, torch.Generator().manual_seed(self.seed))
 
 
@@ -175,8 +175,8 @@ def draw_batch(
     return Batch(prompts, tensors, noise, sigma, weight, int(torch.randint(2**31, (), generator=random)))
 
 
-def _texts(generator: Generator, prompts: list[str | None]) -> Tensor:
-    """Dropped prompts are replaced by what guidance leads away from."""
+def texts_of(generator: Generator, prompts: list[str | None]) -> Tensor:
+    """Features [B, L, D]; dropped prompts (None) are replaced by what guidance leads away from."""
     silent = generator.config.negative_prompt
     texts = generator.text.encode([silent if prompt is None else prompt for prompt in prompts])
     if generator.negative is None or None not in prompts:
