@@ -223,6 +223,7 @@ _TRAINING = (  # options of `train` that are fields of TrainingConfig
 
 
 def train(options: argparse.Namespace) -> None:
+    from dataclasses import replace
     from pathlib import Path
 
     from photowalk.train.parallel import joined
@@ -240,6 +241,7 @@ def train(options: argparse.Namespace) -> None:
     order = Order(
         data, minutes, work, output, skies, features, start, options.batch_factor, options.workers, training, generated
     )
+    order = replace(order, teacher=Path(options.teacher) if options.teacher else None, rank=options.rank)
     with joined() as here:
         weights = train_part(options.part, order)
         if here.first:
@@ -266,6 +268,16 @@ def prepare_data(options: argparse.Namespace) -> None:
     recording, folder = Path(options.recording), Path(options.output)
     for clip in prepare_rgbd_walk(recording, folder, cut, prompt=options.prompt, licence=options.licence):
         print(clip)
+
+
+def shard_data(options: argparse.Namespace) -> None:
+    from pathlib import Path
+
+    from photowalk.data.clips import find_clips
+    from photowalk.data.shards import write_shards
+
+    for shard in write_shards(find_clips(Path(options.folder)), Path(options.output), options.megabytes * 1e6):
+        print(shard)
 
 
 def validate_data(options: argparse.Namespace) -> None:
@@ -503,6 +515,11 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--prompt", default="", metavar="TEXT", help="what the place is")
     command.add_argument("--licence", default="not stated", metavar="TEXT", help="of the recording")
 
+    command = _command(data, "shard", shard_data, "pack clip folders into few files, as WebDataset reads them")
+    command.add_argument("folder", metavar="FOLDER")
+    command.add_argument("-o", "--output", metavar="FOLDER", required=True, help="where the shards go")
+    command.add_argument("--megabytes", type=float, default=1000, metavar="N", help="of a shard (default: 1000)")
+
     command = _command(data, "validate", validate_data, "name every fault of the clip folders under a folder")
     command.add_argument("folder", metavar="FOLDER")
 
@@ -534,7 +551,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("name", metavar="NAME")
     command.add_argument("--verify", action="store_true", help="compare every file with its hash")
 
-    command = _command(commands, "train", train, "train a part of nano: codec, depth, detail, denoiser, splats")
+    command = _command(commands, "train", train, "train a part of nano: codec, depth, detail, denoiser, distil, splats")
     command.add_argument("part", metavar="PART")
     command.add_argument("--data", metavar="FOLDER", nargs="+", default=[], help="clip folders; codec: pictures")
     command.add_argument(
@@ -549,6 +566,8 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(  # torchrun takes --start for an option of its own
         "--start", "--start-from", metavar="FOLDER", help="weights of an earlier training to start from"
     )
+    command.add_argument("--teacher", metavar="FOLDER", help="weights to distil; --start says where the student begins")
+    command.add_argument("--rank", type=int, metavar="N", help="distil into a change of low rank, a LoRA")
     command.add_argument(
         "--batch-factor", type=int, default=1, metavar="N", help="take N of the recipe's batches a step"
     )

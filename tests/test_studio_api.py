@@ -17,6 +17,7 @@ from photowalk.studio import schemas
 from photowalk.studio.access import Access
 from photowalk.studio.api import create_app
 from photowalk.studio.client import Client, RefusedError
+from photowalk.studio.horizon import up_of
 from photowalk.studio.service import Studio
 
 
@@ -173,21 +174,70 @@ def test_camera_files_become_keyframes_from_where_the_walk_stands(running, ann, 
     assert len(poses) == CHUNK_FRAMES
 
 
-def test_scale_and_lens_are_corrected_before_the_walk(ann, photo):
+def test_scale_and_horizon_are_corrected_at_any_time(running, ann, world):
+    studio, *_ = running
+    before, plan = ann.world(world), ann.plan(world, "forward 1")
+    wish = schemas.CorrectRequest(scale=2.0, roll_deg=3.0, pitch_deg=-10.0)
+    corrected = ann.correct(world, wish)
+    assert corrected.job is None
+    after = corrected.world
+    assert after.reference_depth == pytest.approx(2 * before.reference_depth, rel=1e-5)
+    assert after.walked == pytest.approx(2 * before.walked, abs=1e-9)
+    assert (after.roll_deg, after.pitch_deg) == pytest.approx((3, -10))
+    again = ann.plan(world, "forward 1")
+    assert again.length == pytest.approx(plan.length, rel=1e-2)  # metres; half as far in world units
+    ends = [torch.tensor(made.poses[-1].position) - torch.tensor(made.poses[0].position) for made in (plan, again)]
+    assert float(ends[1].norm()) == pytest.approx(float(ends[0].norm()) / 2, rel=1e-2)
+    assert float(ends[1] @ torch.tensor(up_of(3, -10))) == pytest.approx(0, abs=1e-3)  # it stays level
+    assert ann.wait(ann.extend(world, f"up 0.1 in {CHUNK_FRAMES} frames")).state == "done"
+    cameras = studio.scenery("ann", world).cameras
+    risen = (cameras.centres[-1] - cameras.centres[CHUNK_FRAMES]).tolist()
+    assert risen == pytest.approx([0.05 * axis for axis in up_of(3, -10)], abs=1e-3)
+    known = ann.correct(world, schemas.CorrectRequest(scale_to="camera height 1.2m")).world
+    assert known.metres_per_unit > 0
+    assert (known.roll_deg, known.pitch_deg) == pytest.approx((3, -10))
+    with pytest.raises(RefusedError, match="write 'door height 2m from X,Y to X,Y'"):
+        ann.correct(world, schemas.CorrectRequest(scale_to="door height 2m"))
+
+
+def test_the_lens_is_corrected_before_the_walk(ann, photo):
     made = ann.create(photo)
     ann.wait(made.job)
-    before = ann.world(made.world.id)
-    wish = schemas.CorrectRequest(depth_scale=2.0, fov_deg=90.0, roll_deg=3.0)
-    job = ann.correct(before.id, wish).job
-    assert ann.wait(job).state == "done"
-    after = ann.world(before.id)
-    assert after.reference_depth == pytest.approx(2 * before.reference_depth, rel=1e-3)
+    ann.correct(made.world.id, schemas.CorrectRequest(scale=3.0))
+    assert ann.wait(ann.correct(made.world.id, schemas.CorrectRequest(fov_deg=90.0)).job).state == "done"
+    after = ann.world(made.world.id)
     assert after.fov_deg == pytest.approx(90, abs=1e-3)
-    assert after.roll_deg == 3
-    ann.wait(ann.extend(before.id, ONE_CHUNK))
-    with pytest.raises(RefusedError, match="walked already"):
-        ann.correct(before.id, wish)
-    assert ann.correct(before.id, schemas.CorrectRequest(pitch_deg=-2.0)).world.pitch_deg == -2
+    assert after.metres_per_unit == 3  # what was corrected before is kept
+    ann.wait(ann.extend(made.world.id, ONE_CHUNK))
+    with pytest.raises(RefusedError, match="branch at the photo"):
+        ann.correct(made.world.id, schemas.CorrectRequest(fov_deg=80.0))
+
+
+def test_a_prompt_is_written_out_for_the_walk_that_is_planned(running, ann, world, monkeypatch):
+    written = ann.expand(world, "forward 1", "a bright hall")
+    assert written == "a bright hall. The camera moves forward."
+    studio, *_ = running
+    monkeypatch.setattr(studio, "captioner", "no such model")
+    with pytest.raises(RefusedError, match="cannot be loaded"):  # by the process that generates
+        ann.expand(world, "forward 1", "a bright hall")
+
+
+def test_keyframes_are_joined_round_or_straight_and_back_to_the_start(ann, walked):
+    start = ann.plan(walked.id, "wait 1").poses[-1]
+    x, y, z = start.position
+    keys = [start.model_copy(update={"position": place}) for place in ((x + 0.3, y, z), (x + 0.3, y, z + 0.3))]
+    wish = {"keyframes": keys, "avoid": False}
+    straight = ann.plan_walk(walked.id, schemas.PathRequest(**wish, spline="straight"))
+    round_ = ann.plan_walk(walked.id, schemas.PathRequest(**wish))
+    assert straight.length == pytest.approx(0.6, abs=1e-4)
+    assert round_.length > straight.length
+    on_a_leg = [min(abs(pose.position[0] - x - 0.3), abs(pose.position[2] - z)) for pose in straight.poses]
+    assert max(on_a_leg) < 1e-5
+    loop = ann.plan_walk(walked.id, schemas.PathRequest(**wish, loop=True))
+    assert loop.poses[-1].position == pytest.approx(start.position, abs=1e-5)
+    slow = ann.plan_walk(walked.id, schemas.PathRequest(**wish, speed=0.25))
+    assert slow.frames == pytest.approx(4 * round_.frames, abs=4 * CHUNK_FRAMES)
+    assert slow.frames > 2 * round_.frames
 
 
 def test_memory_says_what_it_knows_of_a_view(ann, walked):

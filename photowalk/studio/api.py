@@ -151,7 +151,7 @@ def _routes(studio: Studio) -> APIRouter:
 
     @router.post("/worlds/{world}/correction", tags=["worlds"])
     def correct_world(user: User, world: Identifier, wish: schemas.CorrectRequest) -> schemas.Correction:
-        """Correct what was guessed from the photo; scale and lens need a job."""
+        """Correct what was guessed from the photo; another lens needs a job."""
         job = studio.correct(user, world, wish)
         return schemas.Correction(world=studio.library.world(user, world), job=job)
 
@@ -184,6 +184,11 @@ def _routes(studio: Studio) -> APIRouter:
     def extend(user: User, world: Identifier, wish: schemas.ExtendRequest) -> schemas.Job:
         """Walk on. The path is planned from the last frame there is when the job's turn comes."""
         return studio.extend(user, world, wish)
+
+    @router.post("/worlds/{world}/expand", tags=["walking"])
+    def expand(user: User, world: Identifier, wish: schemas.ExpandRequest) -> schemas.Expansion:
+        """Write a prompt out for a planned walk: at once, or by a job whose message it becomes."""
+        return studio.expand(user, world, wish)
 
     @router.post("/worlds/{world}/continue", status_code=202, tags=["walking"])
     def go_on(user: User, world: Identifier) -> schemas.Job:

@@ -88,8 +88,17 @@ class Client:
     # ---- walking
 
     def plan(self, world: str, path: str | None = None, keyframes: list[schemas.Pose] | None = None) -> schemas.Plan:
-        wish = schemas.PathRequest(path=path, keyframes=keyframes or [])
+        return self.plan_walk(world, schemas.PathRequest(path=path, keyframes=keyframes or []))
+
+    def plan_walk(self, world: str, wish: schemas.PathRequest) -> schemas.Plan:
+        """As `plan`, with every option."""
         return self._post(f"/worlds/{world}/plan", wish, schemas.Plan)
+
+    def expand(self, world: str, path: str, prompt: str = "") -> str:
+        """A prompt written out for a walk, when it is there."""
+        wish = schemas.ExpandRequest(path=path, prompt=prompt)
+        written = self._post(f"/worlds/{world}/expand", wish, schemas.Expansion)
+        return written.prompt or "" if written.job is None else self.wait(written.job).message
 
     def read_path(self, world: str, file: str | Path) -> list[schemas.Pose]:
         with Path(file).open("rb") as stream:

@@ -1,6 +1,6 @@
 """Whose worlds lie where: one folder for each user, one in it for each world, and what is said about a world.
 
-    ROOT/users/ann/0123456789abcdef/about.json      title, origin, horizon
+    ROOT/users/ann/0123456789abcdef/about.json      title, origin
                                     world/          the world folder
                                     exports/        files made for download
     ROOT/uploads/                                   photos and camera paths, under names of the studio's own
@@ -27,6 +27,7 @@ from typing import Any
 from photowalk.scene.images import write_atomically
 from photowalk.studio import schemas
 from photowalk.studio.errors import NotFoundError, StudioError
+from photowalk.studio.horizon import horizon_of
 from photowalk.world.session import World
 from photowalk.world.store import WorldError, WorldStore
 
@@ -41,8 +42,6 @@ class About:
     photo: str = ""  # in uploads
     parent: str | None = None
     branched_at: int | None = None
-    roll_deg: float = 0.0
-    pitch_deg: float = 0.0
     elsewhere: str = ""  # the world's folder, if whoever started the studio named one
 
 
@@ -109,8 +108,6 @@ class Library:
             "created": about.created,
             "parent": about.parent,
             "branched_at": about.branched_at,
-            "roll_deg": about.roll_deg,
-            "pitch_deg": about.pitch_deg,
         }
         if not (folder / "world.json").is_file():
             return schemas.World(**known, ready=False)
@@ -141,13 +138,17 @@ class Library:
             )
             for index, chunk in enumerate(facts["chunks"])
         ]
+        roll_deg, pitch_deg = horizon_of(facts["up"])
         summary: dict[str, Any] = {
             "frames": facts["frames"],
             "height": facts["size"][0],
             "width": facts["size"][1],
             "chunk_frames": world.manifest.chunk_frames,
             "fov_deg": facts["cameras"]["fov_deg"],
+            "metres_per_unit": facts["scale"]["metres_per_unit"],
             "reference_depth": facts["scale"]["reference_depth"],
+            "roll_deg": roll_deg,
+            "pitch_deg": pitch_deg,
             "seed": facts["seed"],
             "walked": facts["cameras"]["walked"],
             "undone": facts["undone"],

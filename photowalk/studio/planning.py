@@ -29,6 +29,7 @@ class Planned:
     notes: tuple[str, ...]
     blocked: Tensor  # bool, of each camera before anything was shortened
     shortened: bool
+    unit: float  # a metre in world units
 
     def answer(self, chunk: int) -> schemas.Plan:
         cameras = self.cameras
@@ -37,7 +38,7 @@ class Planned:
             frames=frames,
             chunks=frames // chunk,
             seconds=frames / FRAMES_PER_SECOND,
-            length=float(cameras.centres.double().diff(dim=0).norm(dim=-1).sum()),
+            length=float(cameras.centres.double().diff(dim=0).norm(dim=-1).sum()) / self.unit,
             notes=list(self.notes),
             poses=poses_of(cameras),
             blocked=self.blocked.tolist(),
@@ -50,6 +51,7 @@ def plan_walk(scenery: Scenery, request: schemas.PathRequest) -> Planned:
     if (request.path is None) == (not request.keyframes):
         raise StudioError("give either a path, in words, or keyframes")
     cameras, chunk = scenery.cameras, scenery.manifest.chunk_frames
+    unit = 1 / (scenery.manifest.metres_per_unit or 1.0)  # a metre in world units
     start = cameras[-1]
     if request.path is not None:
         check_words(request.path)
@@ -59,10 +61,12 @@ def plan_walk(scenery: Scenery, request: schemas.PathRequest) -> Planned:
             start_of_walk=cameras[0],
             reference_depth=scenery.manifest.reference_depth,
             chunk=chunk,
+            unit=unit,
+            up=None if scenery.manifest.up is None else torch.tensor(scenery.manifest.up),
         )
         path, notes = planned.cameras, list(planned.notes)
     else:
-        path, notes = _through(start, request, chunk)
+        path, notes = _through(start, request, chunk, unit)
     _check_length(len(path) - 1, chunk)
     hits = blocked(path, scenery.surfaces)
     kept, word = shorten(path, scenery.surfaces) if request.avoid else (path, None)
@@ -70,7 +74,7 @@ def plan_walk(scenery: Scenery, request: schemas.PathRequest) -> Planned:
         notes.append(word)
     elif bool(hits[1:].any()):
         notes.append(f"{int(hits[1:].sum())} of the frames lie too close to something")
-    return Planned(kept, tuple(notes), hits, word is not None)
+    return Planned(kept, tuple(notes), hits, word is not None, unit)
 
 
 def check_words(path: str) -> None:
@@ -108,15 +112,32 @@ def poses_of(cameras: Cameras) -> list[schemas.Pose]:
     ]
 
 
-def _through(start: Cameras, request: schemas.PathRequest, chunk: int) -> tuple[Cameras, list[str]]:
-    """The spline from `start` through the keyframes, in whole chunks."""
-    keys = cameras_at(request.keyframes, start)
-    natural = request.frames or max(1, round(natural_frames(Cameras.cat([start[None], keys]))))
+def _through(start: Cameras, request: schemas.PathRequest, chunk: int, unit: float) -> tuple[Cameras, list[str]]:
+    """The way from `start` through the keyframes, in whole chunks."""
+    keys = cameras_at([*request.keyframes, *(poses_of(start[None]) if request.loop else [])], start)
+    stops = Cameras.cat([start[None], keys])
+    legs = natural_frames(stops, unit) / request.speed
+    natural = request.frames or max(1, round(float(legs.sum())))
     count = math.ceil(natural / chunk) * chunk
     _check_length(count, chunk)
-    path = paths.keyframes(start, count + 1, keys=keys, constant_speed=request.constant_speed)
+    if request.spline == "straight":
+        path = _straight(stops, legs, count + 1)
+    else:
+        path = paths.keyframes(start, count + 1, keys=keys, constant_speed=request.constant_speed)
     notes = [] if count == natural else [f"a motion of {natural} frames is spread evenly over {count}, whole chunks"]
     return path, notes
+
+
+def _straight(stops: Cameras, legs: Tensor, frames: int) -> Cameras:
+    """[frames] from stop to stop [K], each leg [K - 1] lasting as long as it is in `legs`."""
+    ends = torch.cat([torch.zeros(1).double(), legs.cumsum(0)])
+    times = torch.linspace(0, float(ends[-1]), frames, dtype=torch.float64)
+    leg = (torch.searchsorted(ends, times, right=True) - 1).clamp(0, len(legs) - 1)
+    share = (times - ends[leg]) / legs[leg].clamp_min(1e-9)
+    poses = stops.camera_from_world.double()
+    walked = motions.interpolate(poses[leg], poses[leg + 1], share.clamp(0, 1)).to(stops.camera_from_world)
+    walked[0] = stops.camera_from_world[0]
+    return replace(stops, camera_from_world=walked, intrinsics=stops.intrinsics[:1].repeat(frames, 1, 1))
 
 
 def _check_length(frames: int, chunk: int) -> None:
@@ -126,11 +147,13 @@ def _check_length(frames: int, chunk: int) -> None:
         )
 
 
-def natural_frames(stops: Cameras) -> float:
-    """How long a person would take from stop to stop [K], in frames: the slower of walking and turning."""
+def natural_frames(stops: Cameras, unit: float = 1.0) -> Tensor:
+    """[K - 1]: how long a person would take from stop to stop [K], in frames: the slower of walking and turning.
+
+    unit: a metre in world units."""
     placed = stops.world_from_camera.double()
-    steps = placed[:, :3, 3].diff(dim=0).norm(dim=-1)
+    steps = placed[:, :3, 3].diff(dim=0).norm(dim=-1) / unit
     turns = placed[:-1, :3, :3].mT @ placed[1:, :3, :3]
     cosine = ((turns.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2).clamp(-1, 1)
     angles = torch.rad2deg(torch.arccos(cosine))
-    return float(torch.maximum(steps / SPEED, angles / TURN_SPEED_DEG).sum())
+    return torch.maximum(steps / SPEED, angles / TURN_SPEED_DEG)

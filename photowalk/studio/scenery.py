@@ -55,6 +55,12 @@ class Scenery:
         """[F] of all frames."""
         return Cameras.cat([chunk.cameras for chunk in self.chunks])
 
+    @property
+    def grain(self) -> float:
+        """How far apart drawn points lie on what faces the photo at its reference depth."""
+        photo, stride = self.chunks[0], _stride(sum(len(chunk.depth_frames) for chunk in self.chunks))
+        return stride * self.manifest.reference_depth / float(photo.cameras.intrinsics[0, 0, 0])
+
     def picture(self, frame: int) -> bytes:
         """JPEG. Raises NotFoundError."""
         start = 0
@@ -68,6 +74,10 @@ class Scenery:
         """Points [N, 3] and their colours, uint8 [N, 3], of some chunks."""
         chosen = self.chunks[first_chunk : None if last_chunk is None else last_chunk + 1]
         return torch.cat([chunk.cloud[0] for chunk in chosen]), torch.cat([chunk.cloud[1] for chunk in chosen])
+
+    def views(self) -> list[View]:
+        """Every frame that has depth, without its picture."""
+        return _views(self.chunks)
 
     def recall(self, camera: Cameras, count: int) -> schemas.Recall:
         """What memory knows of the view of a camera []."""
@@ -168,9 +178,13 @@ def _prepared(chunk: Chunk) -> ChunkScenery:
     )
 
 
+def _stride(views: int) -> int:
+    return SpatialMemory().point_stride if views > 1 else 2
+
+
 def _cloud(views: list[View]) -> tuple[Tensor, Tensor]:
     """Points to draw: a photo alone is drawn densely, the views of a walk, which overlap, less so."""
-    stride = SpatialMemory().point_stride if len(views) > 1 else 2
+    stride = _stride(len(views))
     entries = SpatialMemory(point_stride=stride).remember(views).entries
     points = torch.cat([entry.points for entry in entries]) if entries else torch.zeros(0, 3)
     colours = [to_bytes(view.image[:, ::stride, ::stride]).flatten(1).T for view in views]

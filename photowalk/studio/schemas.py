@@ -15,6 +15,7 @@ Scale = Annotated[float, Field(gt=0.01, lt=100)]
 Coordinate = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
 Sentence = Annotated[str, Field(min_length=1, max_length=4000)]
 
+Spline = Literal["round", "straight"]
 JobState = Literal["waiting", "running", "done", "failed", "cancelled", "interrupted"]
 FINISHED: tuple[JobState, ...] = ("done", "failed", "cancelled")
 
@@ -37,11 +38,19 @@ class Create(Value):
 
 
 class Correct(Value):
-    """The world of a photo, made anew with another scale or lens."""
+    """The world of a photo, made anew with another lens."""
 
     kind: Literal["correct"] = "correct"
-    depth_scale: Scale = 1.0
-    fov_deg: FovDeg | None = None
+    fov_deg: FovDeg
+
+
+class Expand(Value):
+    """A prompt written from the pictures and the way; it becomes the job's message."""
+
+    kind: Literal["expand"] = "expand"
+    captioner: str
+    cameras: str  # a file of the studio's own
+    prompt: Prompt
 
 
 class Extend(Value):
@@ -62,7 +71,7 @@ class Export(Value):
     ending: str
 
 
-Order = Annotated[Create | Correct | Extend | Reconstruct | Export, Field(discriminator="kind")]
+Order = Annotated[Create | Correct | Expand | Extend | Reconstruct | Export, Field(discriminator="kind")]
 
 
 # ---- answers
@@ -113,10 +122,11 @@ class World(Value):
     width: int = 0
     chunk_frames: int = 0
     fov_deg: float = 0.0
-    reference_depth: float = 0.0
+    metres_per_unit: float = 1.0  # poses and paths in files are in units, all other lengths in metres
+    reference_depth: float = 0.0  # metres
     seed: int = 0
     walked: float = 0.0  # metres
-    roll_deg: float = 0.0  # of the horizon in the photo, as the user set it
+    roll_deg: float = 0.0  # of the horizon in the photo, as it was corrected
     pitch_deg: float = 0.0
     undone: int = 0  # chunks that redo can take back
     to_go: int = 0  # chunks of a walk that was interrupted
@@ -164,6 +174,13 @@ class Plan(Value):
     shortened: bool
 
 
+class Expansion(Value):
+    """A prompt written out: at once, or by a job, whose message it becomes."""
+
+    prompt: str | None = None
+    job: Job | None = None
+
+
 class Recall(Value):
     """What the spatial memory knows of what a camera would see."""
 
@@ -186,6 +203,9 @@ class PathRequest(Value):
     path: Sentence | None = None
     keyframes: Annotated[list[Pose], Field(max_length=200)] = []
     frames: Annotated[int, Field(ge=1, le=100_000)] | None = None  # for keyframes; rounded up to whole chunks
+    speed: Annotated[float, Field(ge=0.1, le=10)] = 1.0  # for keyframes without `frames`: 1 is as a person walks
+    spline: Spline = "round"  # through the keyframes
+    loop: bool = False  # from the last keyframe back to where the walk stands
     constant_speed: bool = False
     avoid: bool = True  # shorten what would run into something
 
@@ -205,11 +225,17 @@ class BranchRequest(Value):
     title: Title | None = None
 
 
-class CorrectRequest(Value):
-    """Corrections of what was guessed from the photo. `depth_scale` multiplies all depths; the horizon turns the view
-    only. Scale and field of view make the photo's world anew, so they are refused once it has been walked."""
+class ExpandRequest(PathRequest):
+    prompt: Prompt = ""  # what should be in it
 
-    depth_scale: Scale | None = None
+
+class CorrectRequest(Value):
+    """Corrections of what was guessed from the photo. Frames and poses stay: the metre and the vertical are what walks,
+    meshes and files that are made from now on go by. Another field of view makes the photo's world anew, so it is
+    refused once it has been walked."""
+
+    scale: Scale | None = None  # all lengths are that much longer than said so far
+    scale_to: Annotated[str, Field(min_length=1, max_length=200)] | None = None  # "camera height 1.6m"
     fov_deg: FovDeg | None = None
     roll_deg: Annotated[float, Field(ge=-90, le=90)] | None = None
     pitch_deg: Annotated[float, Field(ge=-89, le=89)] | None = None

@@ -49,11 +49,18 @@ def create_studio_app(studio: Studio, access: Access) -> FastAPI:
 
 
 def serve(
-    root: Path, *, preset: str, address: Address, users: list[str], opened: str | None, open_browser: bool
+    root: Path,
+    *,
+    preset: str,
+    captioner: str,
+    address: Address,
+    users: list[str],
+    opened: str | None,
+    open_browser: bool,
 ) -> None:
     """Serve until interrupted. `opened`, a photo or a world folder, is shown first. Prints the links to open."""
     access = choose_access(root, address.host, users)
-    studio = Studio(root, preset=preset)
+    studio = Studio(root, preset=preset, captioner=captioner)
     first = "" if opened is None else _open(studio, next(iter(access.tokens), access.open_to or "me"), Path(opened))
     app = create_studio_app(studio, access)
     listening = _listen(address)
@@ -97,7 +104,9 @@ class Server(uvicorn.Server):
 def _open(studio: Studio, user: str, path: Path) -> str:
     """The world to show first: an existing folder is adopted, a photo becomes a new world."""
     if path.is_dir():
-        return studio.library.adopt(user, path)
+        world = studio.library.adopt(user, path)
+        studio.warm(user, world)
+        return world
     if not path.is_file():
         raise StudioError(f"there is no photo or world {path}; check the name")
     with path.open("rb") as photo:

@@ -5,18 +5,26 @@ It joins the library, the queue and what is shown of worlds. It knows nothing of
 
 from __future__ import annotations
 
+import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+import torch
+
 from photowalk.export.formats import FORMATS
 from photowalk.geometry import path_files, paths
 from photowalk.geometry.cameras import Cameras
+from photowalk.perception.captions import CaptionScene, TemplateCaptioner
 from photowalk.presets import NANO_LAYOUT, load_preset
+from photowalk.reconstruct.gravity import find_ground
+from photowalk.reconstruct.scale import scale_to
 from photowalk.studio import planning, schemas, uploads
 from photowalk.studio.access import MAX_UPLOAD_BYTES
 from photowalk.studio.errors import ConflictError, NotFoundError, StudioError
+from photowalk.studio.horizon import Up, up_of
 from photowalk.studio.job_queue import JobQueue
 from photowalk.studio.library import About, Library, new_identifier
 from photowalk.studio.scenery import Scenery, SceneryCache
@@ -38,6 +46,7 @@ class Studio:
     load_preset: LoadPreset = load_preset
     preset: str = "nano"
     threads: int | None = None  # of the process that generates; None: all cores
+    captioner: str = "template"  # writes prompts out: this, or a vision language model by name or folder
     library: Library = field(init=False)
     queue: JobQueue = field(init=False)
     sceneries: SceneryCache = field(init=False)
@@ -87,22 +96,34 @@ class Studio:
             self.library.upload(photo).unlink(missing_ok=True)
 
     def correct(self, user: str, world: str, wish: schemas.CorrectRequest) -> schemas.Job | None:
-        """Turn the horizon at once; scale and lens need a job."""
+        """Correct the metre and the horizon at once; another lens needs a job."""
         summary = self.ready(user, world)
-        if wish.roll_deg is not None or wish.pitch_deg is not None:
-            roll = summary.roll_deg if wish.roll_deg is None else wish.roll_deg
-            pitch = summary.pitch_deg if wish.pitch_deg is None else wish.pitch_deg
-            self.library.change(user, world, roll_deg=roll, pitch_deg=pitch)
-        if wish.depth_scale is None and wish.fov_deg is None:
-            return None
         self._idle(user, world)
-        if len(summary.chunks) > 1:
-            raise ConflictError("this world has been walked already; undo the walk, then correct scale and lens")
-        if self.library.about(user, world).elsewhere:
-            raise ConflictError("this world lies outside the studio and is left as it is; make one of its photo here")
-        return self.queue.submit(
-            user, world, schemas.Correct(depth_scale=wish.depth_scale or 1.0, fov_deg=wish.fov_deg)
-        )
+        if wish.fov_deg is not None and len(summary.chunks) > 1:
+            raise ConflictError(
+                "this world has been walked already, through the lens that it has; branch at the photo, and correct "
+                "the lens there"
+            )
+        if wish.fov_deg is not None and self.library.about(user, world).elsewhere:
+            raise ConflictError("this world lies outside the studio and keeps its lens; make one of its photo here")
+        turned = wish.roll_deg is not None or wish.pitch_deg is not None
+        roll = summary.roll_deg if wish.roll_deg is None else wish.roll_deg
+        pitch = summary.pitch_deg if wish.pitch_deg is None else wish.pitch_deg
+        metres = None if wish.scale is None else wish.scale * summary.metres_per_unit
+        if wish.scale_to is not None:
+            metres = self._measured(user, world, wish.scale_to, up_of(roll, pitch) if turned else None)
+        if turned or metres is not None:
+            corrected = World.open(self._folder(user, world))
+            corrected.correct(metres_per_unit=metres, up=up_of(roll, pitch) if turned else None)
+        return None if wish.fov_deg is None else self.queue.submit(user, world, schemas.Correct(fov_deg=wish.fov_deg))
+
+    def _measured(self, user: str, world: str, text: str, up: Up | None) -> float:
+        """The metres of a world unit by which what `text` names has the length that it says. Raises ValueError."""
+        scenery = self.scenery(user, world)
+        up = scenery.manifest.up if up is None else up
+        views = scenery.views()
+        ground = find_ground(views, up=None if up is None else torch.tensor(up))
+        return scale_to(text, ground, views).metres_per_unit
 
     def undo(self, user: str, world: str, count: int) -> schemas.World:
         self._idle(user, world)
@@ -133,6 +154,20 @@ class Studio:
             path=request.path, cameras=cameras, prompt=request.prompt, seed=request.seed, steps=request.steps
         )
         return self.queue.submit(user, world, order)
+
+    def expand(self, user: str, world: str, request: schemas.ExpandRequest) -> schemas.Expansion:
+        """What could be said of the way that is planned: at once by the template, by a job where pictures are looked
+        at."""
+        scenery = self.scenery(user, world)
+        cameras = planning.plan_walk(scenery, request).cameras[1:]
+        if self.captioner == "template":
+            blank = torch.zeros(3, 1, 1)
+            depth = scenery.manifest.reference_depth
+            scene = CaptionScene(request.prompt, blank, blank, blank[None], cameras, depth)
+            return schemas.Expansion(prompt=TemplateCaptioner().caption(scene))
+        file = uploads.keep_cameras(cameras, self.library.root / "uploads")
+        order = schemas.Expand(captioner=self.captioner, cameras=file, prompt=request.prompt)
+        return schemas.Expansion(job=self.queue.submit(user, world, order))
 
     def go_on(self, user: str, world: str) -> schemas.Job:
         """Finish a walk that was stopped."""
@@ -169,6 +204,15 @@ class Studio:
 
     def scenery(self, user: str, world: str) -> Scenery:
         return self.sceneries.get(self._folder(user, world))
+
+    def warm(self, user: str, world: str) -> None:
+        """Read a world that is about to be looked at, in the background."""
+
+        def read() -> None:
+            with suppress(ValueError, OSError):  # whoever opens it is told
+                self.scenery(user, world)
+
+        threading.Thread(target=read, daemon=True).start()
 
     def recall(self, user: str, world: str, pose: schemas.Pose) -> schemas.Recall:
         scenery = self.scenery(user, world)

@@ -18,7 +18,8 @@ from photowalk.studio.errors import NotFoundError
 from photowalk.studio.viewer import INDEX, Viewer
 
 STATIC = Path(__file__).parent / "static"
-_ASSETS = {"studio.css": "text/css", "studio.js": "text/javascript", "icon.svg": "image/svg+xml"}
+_SCRIPTS = ("studio", "talk", "scene", "strip", "branches", "jobs")
+_ASSETS = {"studio.css": "text/css", "icon.svg": "image/svg+xml"} | {f"{name}.js": "text/javascript" for name in _SCRIPTS}
 _MONTH = 30 * 24 * 3600
 
 

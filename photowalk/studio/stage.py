@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,15 +24,12 @@ from photowalk.geometry.motions import quaternion_from_rotation, rotation_from_q
 from photowalk.kernels.rasterise import SH_DC
 from photowalk.reconstruct.simplify import simplify
 from photowalk.studio import schemas
+from photowalk.studio.horizon import Up
+from photowalk.studio.keyframe_marks import COLOUR as PLANNED
+from photowalk.studio.keyframe_marks import KeyframeMarks
 from photowalk.studio.scenery import Scenery
 
-FREE, BLOCKED, PLANNED, WALKED, RECALLED = (
-    (94, 176, 255),
-    (255, 82, 82),
-    (255, 196, 74),
-    (150, 160, 178),
-    (64, 224, 168),
-)
+FREE, BLOCKED, WALKED, RECALLED = (94, 176, 255), (255, 82, 82), (150, 160, 178), (64, 224, 168)
 _FRUSTUMS = 40  # of a walk, at most
 
 
@@ -59,23 +56,24 @@ class Stage:
         self._splats: viser.GaussianSplatHandle | None = None
         self._path: list[viser.SceneNodeHandle] = []
         self._path_cameras: list[viser.CameraFrustumHandle] = []
+        self._keyframes = KeyframeMarks(client.scene)
         self._up = np.array([0.0, -1.0, 0.0])
         self._thinning = 1.0
+        self._grain = 0.01
         self._scale = 1.0  # the photo's reference depth: what sizes of marks are measured in
 
     # ---- the world
 
-    def set_up(self, roll_deg: float, pitch_deg: float) -> None:
+    def set_up(self, up: Up) -> None:
         """Which way is up, where the photo was taken with a tilted camera."""
-        roll, pitch = math.radians(roll_deg), math.radians(pitch_deg)
-        up = np.array([math.sin(roll), -math.cos(roll) * math.cos(pitch), -math.sin(pitch)])
-        self._up = up / np.linalg.norm(up)
+        self._up = np.array(up)
         self._client.camera.up_direction = self._up
 
     def show_points(self, scenery: Scenery, chunks: tuple[int, int], size: float) -> int:
         """The points of chunks [first, last]; how many are drawn."""
         points, colours = scenery.cloud(*chunks)
         self._scale = scenery.manifest.reference_depth
+        self._grain = scenery.grain
         self._thinning = min(1.6, math.sqrt(max(1.0, len(points) / self.budget.points)))
         points, colours = _thinned(self.budget.points, points, colours)
         self.hide_points()
@@ -94,8 +92,8 @@ class Stage:
             self._points.point_size = self._point_size(size)
 
     def _point_size(self, size: float) -> float:
-        """Fewer points are drawn larger, so that surfaces stay closed."""
-        return size * self._thinning * self._scale / 300
+        """As wide as points lie apart, at size 1; fewer points are drawn larger, so that surfaces stay closed."""
+        return size * self._thinning * self._grain
 
     def hide_points(self) -> None:
         if self._points is not None:
@@ -161,10 +159,10 @@ class Stage:
         ]
         self.declutter()
 
-    def declutter(self, marks: Sequence[viser.SceneNodeHandle] = ()) -> None:
+    def declutter(self) -> None:
         """Hide cameras that the eye is in, which would cover everything."""
         eye = np.asarray(self._client.camera.position)
-        for node in (*self._frustums, *self._recalled, *self._path_cameras, *marks):
+        for node in (*self._frustums, *self._recalled, *self._path_cameras, *self._keyframes.nodes):
             clear = bool(np.linalg.norm(np.asarray(node.position) - eye) > 0.1 * self._scale)
             if node.visible != clear:
                 node.visible = clear
@@ -205,24 +203,17 @@ class Stage:
             node.remove()
         self._path, self._path_cameras = [], []
 
-    def add_gizmo(self, name: str, pose: schemas.Pose) -> viser.TransformControlsHandle:
-        return self._scene.add_transform_controls(
-            f"/keyframes/{name}", scale=0.15 * self._scale, position=pose.position, wxyz=pose.wxyz, depth_test=False
-        )
-
-    def add_keyframe(self, name: str, pose: schemas.Pose, lens: Cameras, chosen: bool) -> viser.CameraFrustumHandle:
-        return self._scene.add_camera_frustum(
-            f"/keyframes/{name}",
-            _fov_y(lens),
-            lens.width / lens.height,
-            scale=0.05 * self._scale,
-            thickness=3 if chosen else 2,
-            thickness_units="screen",
-            color=PLANNED,
-            variant="filled" if chosen else "wireframe",
-            position=pose.position,
-            wxyz=pose.wxyz,
-        )
+    def show_keyframes(
+        self,
+        poses: Sequence[schemas.Pose],
+        chosen: int,
+        lens: Cameras,
+        moved: Callable[[int, schemas.Pose], None],
+        dropped: Callable[[], None],
+    ) -> None:
+        """As `KeyframeMarks.show`."""
+        self._keyframes.show(poses, chosen, lens, self._scale, moved, dropped)
+        self.declutter()
 
     # ---- the eye
 

@@ -37,6 +37,7 @@ class Viewer:
         # viser opens a public tunnel through somebody else's machine for whoever asks over its socket; nobody may here
         self._server.request_share_url = lambda verbose=True: None
         self._server.scene.set_up_direction("-y")
+        self._server.scene.configure_default_lights(enabled=False, cast_shadow=False)  # nothing here is lit
         self._server.on_client_connect(self._connected)
         self._server.on_client_disconnect(self._disconnected)
 
@@ -79,6 +80,7 @@ class Viewer:
         with self._lock:
             self._pages[name] = page
             self._clients[client.client_id] = name
+        page.show()
 
     def _disconnected(self, client: viser.ClientHandle) -> None:
         with self._lock:

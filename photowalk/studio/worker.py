@@ -8,7 +8,6 @@ studio. It knows nothing of users, queues or HTTP.
 from __future__ import annotations
 
 import io
-import math
 import os
 import queue
 import shutil
@@ -25,13 +24,15 @@ from PIL import Image
 
 from photowalk.geometry import path_files
 from photowalk.geometry.cameras import Cameras
+from photowalk.perception.captions import Captioner, load_captioner
 from photowalk.presets import Preset
 from photowalk.scene.images import to_bytes
 from photowalk.studio import schemas
 from photowalk.world.generator import Generator
 from photowalk.world.progress import Cancelled, Progress
 from photowalk.world.session import World
-from photowalk.world.store import WorldStore
+from photowalk.world.store import Manifest, WorldStore
+from photowalk.world.wording import caption_scene
 
 LoadPreset = Callable[[str], Preset]
 PREVIEW_SECONDS = 0.5  # at most two pictures a second
@@ -88,6 +89,7 @@ class _Worker:
         self._tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
         self._wish: tuple[str, str] | None = None  # a job and what is wanted of it: cancel, yield
         self._generators: dict[str, Generator] = {}
+        self._captioners: dict[str, Captioner] = {}
         self._world: tuple[Path, World] | None = None  # the last one, whose frames need not be read again
         self._sending = threading.Lock()
 
@@ -122,7 +124,9 @@ class _Worker:
     def _perform(self, task: Task) -> str:
         order, watch = task.order, _Watch(self, task.job)
         if isinstance(order, schemas.Create):
-            self._make(task, watch, task.uploads / order.photo, order.prompt, order.seed, None, order.fov_deg)
+            self._make(task, watch, task.uploads / order.photo, order.prompt, order.seed, order.fov_deg)
+        elif isinstance(order, schemas.Expand):
+            return self._expand(task, order)
         elif isinstance(order, schemas.Correct):
             self._correct(task, order, watch)
         elif isinstance(order, schemas.Extend):
@@ -146,19 +150,26 @@ class _Worker:
         world.extend(path, order.prompt, order.seed, on_step=watch, on_note=notes.append)
         return "; ".join(notes)
 
+    def _expand(self, task: Task, order: schemas.Expand) -> str:
+        world = self._opened(task.folder, None)
+        if order.captioner not in self._captioners:
+            self._captioners[order.captioner] = load_captioner(order.captioner, world.generator.placement.device)
+        cameras = _cameras(task.uploads / order.cameras, world)
+        scene = caption_scene(world.state, cameras, order.prompt, world.manifest.reference_depth)
+        return self._captioners[order.captioner].caption(scene)
+
     def _correct(self, task: Task, order: schemas.Correct, watch: _Watch) -> None:
-        """The same photo with its depth scaled and another lens."""
+        """The same photo and its depth, seen through another lens."""
         store = WorldStore(task.folder)
         manifest, photo = store.manifest, store.chunk(0)
         if len(manifest.chunks) > 1:
-            raise ValueError("this world has been walked already; undo the walk, then correct the photo's scale")
+            raise ValueError("this world has been walked already; undo the walk, then correct the photo's lens")
         assert photo.clip.depth is not None
         depth = task.uploads / f"{task.job}.npy"
-        np.save(depth, photo.clip.depth[0].numpy() * order.depth_scale)
-        focal_px = float(photo.clip.cameras.intrinsics[0, 0, 0])
-        fov_deg = order.fov_deg or 2 * math.degrees(math.atan(manifest.width / 2 / focal_px))
+        np.save(depth, photo.clip.depth[0].numpy())
         try:
-            self._make(task, watch, task.folder / "photo.png", photo.prompt, manifest.seed, depth, fov_deg)
+            file = task.folder / "photo.png"
+            self._make(task, watch, file, photo.prompt, manifest.seed, order.fov_deg, depth, manifest)
         finally:
             depth.unlink(missing_ok=True)
 
@@ -169,16 +180,22 @@ class _Worker:
         photo: Path,
         prompt: str,
         seed: int,
-        depth: Path | None,
         fov_deg: float | None,
+        depth: Path | None = None,
+        corrected: Manifest | None = None,
     ) -> None:
-        """The world of a photo alone. One that is there already is replaced when the new one is done."""
+        """The world of a photo alone. One that is there already is replaced when the new one is done, which keeps what
+        was `corrected` in it."""
         preset = self._load_preset(task.preset)
         preset = replace(preset, assemble=lambda _: self._generator(task.preset))
         new, old = task.folder.with_name("world.new"), task.folder.with_name("world.old")
         for leftover in (new, old):
             shutil.rmtree(leftover, ignore_errors=True)
-        World.create(photo, new, prompt=prompt, preset=preset, seed=seed, depth=depth, fov_deg=fov_deg, on_step=watch)
+        made = World.create(
+            photo, new, prompt=prompt, preset=preset, seed=seed, depth=depth, fov_deg=fov_deg, on_step=watch
+        )
+        if corrected is not None:
+            made.correct(metres_per_unit=corrected.metres_per_unit, up=corrected.up)
         self._world = None
         if task.folder.exists():
             task.folder.rename(old)

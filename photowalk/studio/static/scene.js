@@ -1,0 +1,99 @@
+// The 3D viewer in its frame: its address, when it is there, whether it keeps up, and what it leaves open.
+
+import { $, ask, state, toast } from "./talk.js";
+
+const SLOWEST_FPS = 5; // below which the viewer is given less to draw
+
+// Show a world by its name alone: the viewer starts while the studio is still asked what the world is.
+export function showScene(world) {
+  $("scene").hidden = false;
+  if (state.shown === world) return uncover();
+  state.shown = world;
+  state.page = crypto.getRandomValues(new Uint32Array(3)).reduce((text, part) => text + part.toString(36), "p");
+  state.tries = 0;
+  state.there = false;
+  const scheme = location.protocol === "https:" ? "wss" : "ws";
+  const socket = `${scheme}://${location.host}/scene/${state.page}/${world}/${drawing()}`;
+  const coarse = socket.endsWith("software") ? "&fixedDpr=0.5" : ""; // a quarter of the pixels
+  $("scene").src = `/scene/?darkMode&hideViserLogo${coarse}&websocket=${socket}`;
+  $("making-text").textContent = "Opening the world ...";
+  $("making").hidden = false;
+  connected(state.page, 200);
+}
+
+export function leaveScene() {
+  state.shown = state.page = "";
+  $("scene").hidden = $("making").hidden = true;
+  $("scene").src = "about:blank";
+}
+
+// The viewer shows nothing of use before its page and its world are there.
+export function uncover() {
+  $("making").hidden = Boolean(state.there && state.world?.ready);
+}
+
+async function connected(page, tries) {
+  const there = await ask("GET", `/scene/${page}/there`).catch(() => false);
+  if (state.page !== page) return;
+  if (!there && tries > 0) return void setTimeout(() => connected(page, tries - 1), 120);
+  state.there = true;
+  uncover();
+}
+
+function drawing() {
+  const gl = document.createElement("canvas").getContext("webgl2");
+  const about = gl?.getExtension("WEBGL_debug_renderer_info");
+  const name = about ? gl.getParameter(about.UNMASKED_RENDERER_WEBGL) : "";
+  gl?.getExtension("WEBGL_lose_context")?.loseContext();
+  return !gl || /swiftshader|llvmpipe|softpipe|software|basic render/i.test(name) ? "software" : "hardware";
+}
+
+// The viewer's own frame rate, once it has something to draw: a machine that does not keep up gets less.
+export function watchSpeed() {
+  const inner = $("scene").contentWindow;
+  let frames = 0, since = performance.now();
+  const count = () => {
+    if ($("scene").contentWindow !== inner || $("scene").hidden) return;
+    frames += 1;
+    const seconds = (performance.now() - since) / 1000;
+    if (seconds > 4) {
+      const rate = frames / seconds;
+      $("scene").dataset.fps = rate.toFixed(1);
+      if (rate < SLOWEST_FPS && state.tries < 5 && !document.hidden) {
+        state.tries += 1;
+        ask("POST", `/scene/${state.page}/slower`).catch(() => {});
+      }
+      frames = 0;
+      since = performance.now();
+    }
+    inner.requestAnimationFrame(count);
+  };
+  setTimeout(() => { since = performance.now(); inner.requestAnimationFrame(count); }, 3000);
+}
+
+// What the viewer's own page leaves open: its notice for machines without a GPU would cover the jobs, so a shorter one
+// stands in for it; and labels that name no field are tied to theirs, for those who do not see them.
+export function amend(inner) {
+  let planned = false, told = false;
+  const look = () => {
+    planned = false;
+    for (const box of told ? [] : inner.querySelectorAll("[role=alert]")) {
+      if (!box.textContent.includes("Software WebGL")) continue;
+      box.querySelector("button")?.click();
+      toast("This browser draws without a GPU, so less detail is shown.");
+      told = true;
+    }
+    for (const label of inner.querySelectorAll("label[for]")) {
+      if (inner.getElementById(label.htmlFor)) continue;
+      const row = label.parentElement?.parentElement?.parentElement;
+      const field = row?.querySelector("input, textarea");
+      if (field && !field.ariaLabel) field.ariaLabel = label.textContent;
+    }
+  };
+  const soon = () => {
+    if (planned) return;
+    planned = true;
+    setTimeout(look, 100);
+  };
+  new MutationObserver(soon).observe(inner.body, { childList: true, subtree: true });
+}
