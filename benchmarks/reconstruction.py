@@ -1,7 +1,7 @@
 """How good splats of walks are at frames that they were not made from, and how many they are.
 
     python benchmarks/reconstruction.py [--walks 20] [--refine 200] [--exact-only FILE] [--weights FILE]
-        [--work out/reconstruction] [--minutes M] [--features FILE] [--office FOLDER] [--looks FOLDER]
+        [--work out/reconstruction] [--minutes M] [--only NAME ...] [--features FILE] [--office FOLDER] [--looks FOLDER]
 
 Every 8th frame is held out. Synthetic walks have held-out seeds, exact frames and cameras and exact depth in every
 fourth frame; generated ones are nano's own walks from their first frames along the same cameras, compared with the
@@ -30,6 +30,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from photowalk.data.clips import read_clip, write_clip
 from photowalk.data.rgbd_walk import read_rgbd_walk
 from photowalk.evaluate.images import psnr
 from photowalk.models.splat_head import SplatHead
@@ -86,6 +87,7 @@ def main() -> None:
     parser.add_argument("--exact-only", type=Path)
     parser.add_argument("--work", type=Path, default=Path("out/reconstruction"))
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin nothing after so long")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="measure only splats of these names now")
     parser.add_argument("--features", type=Path)
     parser.add_argument("--office", type=Path)
     parser.add_argument("--looks", type=Path, help="put held-out frames beside their renders here")
@@ -96,6 +98,8 @@ def main() -> None:
     for kind, name, walk in _walks(options):
         for method in methods:
             if (kind, name, method.key) in notes.rows or time.monotonic() > until:
+                continue
+            if options.only and method.name not in options.only:
                 continue
             row, pair = _measured(walk(), method, features)
             notes.add(kind, name, method.key, row)
@@ -190,15 +194,19 @@ def _judged(
 def _walks(options: argparse.Namespace) -> Iterator[tuple[str, str, Callable[[], Clip]]]:
     """Kind, name and how to come by each walk."""
     for seed in HELD_OUT_SEEDS[: options.walks]:
-        yield "synthetic", str(seed), cache(partial(_synthetic, seed))
+        yield "synthetic", str(seed), cache(partial(_synthetic, seed, options.work / "synthetic" / str(seed)))
         yield "generated", str(seed), cache(partial(_generated, seed, options.work / "worlds" / str(seed)))
     if options.office is not None:
         yield "office", options.office.name, cache(partial(_office, options.office))
 
 
-def _synthetic(seed: int) -> Clip:
-    world = SyntheticWorld.sample(seed)
-    clip = world.render(world.walk(FRAMES, seed, size=SIZE))
+def _synthetic(seed: int, folder: Path) -> Clip:
+    """Rendered once and then read again."""
+    if not (folder / "clip.json").exists():
+        world = SyntheticWorld.sample(seed)
+        clip = world.render(world.walk(FRAMES, seed, size=SIZE))
+        write_clip(folder, clip, source=f"photowalk.synthetic, seed {seed}", licence="CC0-1.0")
+    clip = read_clip(folder)
     assert clip.depth is not None
     depth = torch.zeros_like(clip.depth)
     depth[::DEPTH_EVERY] = clip.depth[::DEPTH_EVERY]
