@@ -12,17 +12,20 @@ from tiny import CHUNK_FRAMES, HEIGHT, WIDTH, tiny_preset
 
 from photowalk.data.clips import find_clips, read_clip, write_clip
 from photowalk.diffusion.flow import TrainingSchedule
+from photowalk.memory.policies import GreedyCoverage
 from photowalk.models.depth_network import DepthNetwork
 from photowalk.scene.types import Clip
 from photowalk.synthetic import SyntheticWorld
 from photowalk.train.denoiser import DenoiserRecipe, train_denoiser
 from photowalk.train.depth import DepthRecipe, train_depth
+from photowalk.train.films import condition, film_of
 from photowalk.train.objective import PUBLISHED_TRAINABLE, Kind, Objective
-from photowalk.train.samples import build_samples, prepare_samples
+from photowalk.train.samples import build_samples, draw_batch, prepare_samples
 from photowalk.train.trainer import TrainingConfig
 from photowalk.world.placement import Placement
 
 CPU = Placement(torch.device("cpu"), torch.float32, "test")
+CONDITIONING = tiny_preset().build(CPU).config.conditioning
 OURS, RELEASED = Objective(), Objective.as_released()
 
 
@@ -177,3 +180,17 @@ def test_the_released_objective_trains_too(clips, tmp_path):
     assert [len(paths) for paths in kinds.values()] == [2, 1, 1]
     train_denoiser(generator, kinds, recipe(4, objective=RELEASED), tmp_path / "run")
     assert all(math.isfinite(loss) for loss in losses(tmp_path / "run"))
+
+
+def test_correspondence_may_be_left_out_in_training_as_in_walks(samples):
+    generator = tiny_preset().build(CPU)
+    mute = replace(
+        generator, config=replace(generator.config, conditioning=replace(CONDITIONING, correspondence=False))
+    )
+    batch = draw_batch({"plain": samples}, OURS, TrainingSchedule(), 1, torch.Generator().manual_seed(0))
+    told, untold = (batch.conditioning(one, OURS).correspondence for one in (generator, mute))
+    world = SyntheticWorld.sample(3)
+    film = film_of(world.render(world.walk(CHUNK_FRAMES + 1, 3, size=(HEIGHT, WIDTH))), mute)
+    built, _ = condition(film, 1, [0], GreedyCoverage(), mute)
+    assert torch.equal(untold, built.correspondence)
+    assert not torch.equal(told, untold)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny import CHUNK_FRAMES, HEIGHT, WIDTH, tiny_preset
 from torch import Tensor, nn
 
@@ -17,11 +18,12 @@ from photowalk.diffusion.flow import TIMESTEPS, TrainingSchedule
 from photowalk.models.lora import merge_lora
 from photowalk.models.world_transformer import WorldTransformer
 from photowalk.synthetic import SyntheticWorld
+from photowalk.train import recipes
 from photowalk.train.adaptation import adapt
 from photowalk.train.distil import DistilRecipe, Matching, train_student
 from photowalk.train.objective import Objective
 from photowalk.train.samples import Samples, prepare_samples
-from photowalk.train.trainer import TrainingConfig, train
+from photowalk.train.trainer import TrainingConfig, export_weights, train
 from photowalk.world.placement import Placement
 
 CPU = Placement(torch.device("cpu"), torch.float32, "test")
@@ -160,3 +162,28 @@ def test_distillation_wants_samples(tmp_path):
     generator = tiny_preset().build(CPU)
     with pytest.raises(ValueError, match="prepare_samples"):
         train_student(generator, deepcopy(generator.denoiser), {}, recipe(1), tmp_path)
+
+
+def test_recipes_distil_into_all_weights_or_a_change(tmp_path, monkeypatch):
+    """The command's recipe, with tiny networks in nano's place."""
+    monkeypatch.setattr(recipes, "nano_untrained", lambda placement: tiny_preset().build(CPU))
+    world = SyntheticWorld.sample(3)
+    clip = world.render(world.walk(2 * CHUNK_FRAMES + 1, 3, size=(HEIGHT, WIDTH)))
+    write_clip(tmp_path / "clips/world", clip, source="test", licence="CC0-1.0")
+    teacher, text = tiny_preset().build(CPU).denoiser, tiny_preset().build(CPU).text
+    assert isinstance(text, nn.Module)
+    export_weights(teacher, tmp_path / "teacher/denoiser.safetensors", {})
+    export_weights(text, tmp_path / "teacher/text.safetensors", {})
+    order = recipes.Order(
+        (tmp_path / "clips",),
+        1e6,
+        tmp_path / "run",
+        tmp_path / "full",
+        training={"max_steps": 2},
+        teacher=tmp_path / "teacher",
+    )
+    written = recipes.train_part("distil", order)
+    assert [path.name for path in written] == ["denoiser.safetensors", "text.safetensors"]
+    low = replace(order, work=tmp_path / "low", out=tmp_path / "low", rank=2)
+    (change,) = recipes.train_part("distil", low)
+    merge_lora(teacher, load_file(change), 1.0)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from photowalk.evaluate.cameras import camera_error
+from photowalk.evaluate.images import sharpness_where
 from photowalk.geometry.cameras import Cameras
 from photowalk.geometry.motions import rotation_from_euler
 from photowalk.scene.types import View
@@ -44,3 +45,12 @@ def test_the_error_of_a_camera_is_found(truth, degrees, metres):
 def test_a_strange_picture_has_no_camera(truth):
     assert camera_error(torch.rand(3, 192, 192, generator=torch.Generator().manual_seed(0)), truth) is None
     assert camera_error(torch.full((3, 192, 192), 0.5), truth) is None
+
+
+def test_sharpness_is_that_of_the_chosen_pixels():
+    picture = torch.zeros(3, 8, 8)
+    picture[:, :, 4::2] = 0.5  # stripes on the right
+    left = torch.zeros(8, 8, dtype=torch.bool)
+    left[:, :4] = True
+    assert sharpness_where(picture, left) == 0
+    assert sharpness_where(picture, ~left) == pytest.approx(0.25)  # 0.5 across, nothing down

@@ -21,8 +21,8 @@ def masked_psnr(pictures: Tensor, truth: Tensor, where: Tensor) -> Tensor:
     return -10 * torch.log10((error.sum((-2, -1)) / where.sum((-2, -1))).clamp_min(1e-10))
 
 
-def sharpness(pictures: Tensor) -> Tensor:
-    """[*, C, H, W] -> [*] mean absolute difference of neighbouring pixels, across and down."""
-    across = (pictures[..., 1:] - pictures[..., :-1]).abs().mean((-3, -2, -1))
-    down = (pictures[..., 1:, :] - pictures[..., :-1, :]).abs().mean((-3, -2, -1))
-    return (across + down) / 2
+def sharpness_where(picture: Tensor, where: Tensor) -> Tensor:
+    """Mean absolute difference of neighbouring pixels of [C, H, W], across and down, both in `where` [H, W]."""
+    across = (picture[..., 1:] - picture[..., :-1]).abs()[..., where[:, 1:] & where[:, :-1]]
+    down = (picture[..., 1:, :] - picture[..., :-1, :]).abs()[..., where[1:] & where[:-1]]
+    return (across.mean() + down.mean()) / 2

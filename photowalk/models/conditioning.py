@@ -39,3 +39,10 @@ def memory_correspondence(slots: int, side: int, rows: int, columns: int, device
     groups = [torch.stack([x, y, z, torch.full_like(x, -1.0 if group == 0 else 1.0)]) for group in range(slots)]
     blocks = F.pixel_unshuffle(torch.cat(groups).transpose(0, 1), side)  # [K, K*4*s*s, h, w]
     return blocks.transpose(0, 1)[None]
+
+
+def no_correspondence(slots: int, like: Tensor) -> Tensor:
+    """What `correspondence` [B, K*4*s*s, T_new, h, w] holds when nothing was recalled: coordinates -1, depth +1."""
+    absent = torch.full_like(like, -1.0).unflatten(1, (slots, 4, -1))
+    absent[:, :, 3] = 1.0
+    return absent.flatten(1, 3)

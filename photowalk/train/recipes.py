@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import nn
 
 from photowalk.data.clips import ClipError, find_clips, validate
+from photowalk.diffusion.few_step import FewStep
 from photowalk.diffusion.flow import TrainingSchedule
 from photowalk.models.depth_network import DepthNetwork
 from photowalk.models.detail import DetailNetwork
@@ -34,6 +36,7 @@ from photowalk.train.denoiser import DenoiserRecipe, train_denoiser
 from photowalk.train.depth import DepthRecipe, train_depth
 from photowalk.train.detail import DetailRecipe, DetailRules, train_detail
 from photowalk.train.detail import prepare_samples as prepare_detail_samples
+from photowalk.train.distil import DistilRecipe, train_student
 from photowalk.train.objective import Kind, Objective
 from photowalk.train.parallel import processes, wait_for_all
 from photowalk.train.samples import prepare_samples
@@ -63,6 +66,8 @@ class Order:
     workers: int = 0  # processes that draw batches ahead
     training: Mapping[str, object] = field(default_factory=dict)  # fields of TrainingConfig in place of the recipe's
     generated: tuple[Path, ...] = ()  # folders of worlds, whose walks splats learn from beside the clips
+    teacher: Path | None = None  # a folder with the weights of the denoiser to distil; None: nano's
+    rank: int | None = None  # of the change that a distilled student learns; None: all its weights learn
 
     def config(self, recipe: TrainingConfig) -> TrainingConfig:
         return replace(recipe, workers=self.workers, **self.training)
@@ -132,6 +137,25 @@ def _denoiser(order: Order) -> dict[str, nn.Module]:
     return {"denoiser": generator.denoiser, "text": text}
 
 
+def _distil(order: Order) -> dict[str, nn.Module]:
+    """The student begins as the teacher, or from `start`; the text encoder stays the teacher's."""
+    generator = nano_untrained(choose_placement())
+    denoiser, text, teacher = generator.denoiser, generator.text, order.teacher or NANO
+    assert isinstance(text, nn.Module)
+    load_weights(denoiser, teacher / "denoiser.safetensors")
+    load_weights(text, teacher / "text.safetensors")
+    student = deepcopy(denoiser)
+    if order.start:
+        load_weights(student, order.start / "denoiser.safetensors")
+    training = order.config(TrainingConfig(order.minutes, 5e-5, warmup_steps=20, average=0.99))
+    sampler = FewStep(steps=4)
+    recipe = DistilRecipe(
+        training, DENOISER_OBJECTIVE, TrainingSchedule(), sampler, batch=order.batch_factor, rank=order.rank
+    )
+    kept = train_student(generator, student, denoiser_samples(order, generator, own=True), recipe, order.work)
+    return {"denoiser_lora": kept} if order.rank else {"denoiser": kept, "text": text}
+
+
 def denoiser_samples(order: Order, generator: Generator, *, own: bool) -> dict[Kind, list[Path]]:
     """Plain ones, and if the generator has learnt to draw, those that show it its own drawings (self-augmentation)."""
     clips = _clips(order)
@@ -192,5 +216,6 @@ PARTS: dict[str, Callable[[Order], dict[str, nn.Module]]] = {
     "depth": _depth,
     "detail": _detail,
     "denoiser": _denoiser,
+    "distil": _distil,
     "splats": _splats,
 }

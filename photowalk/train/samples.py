@@ -17,7 +17,7 @@ from torch import Tensor
 
 from photowalk.data.clips import read_clip
 from photowalk.diffusion.flow import TrainingSchedule
-from photowalk.models.conditioning import Conditioning
+from photowalk.models.conditioning import Conditioning, no_correspondence
 from photowalk.scene.images import write_atomically
 from photowalk.scene.types import Clip
 from photowalk.train.batches import read_sample
@@ -151,6 +151,9 @@ class Batch:
     def conditioning(self, generator: Generator, objective: Objective) -> Conditioning:
         """On the generator's device; gradients flow to its text encoder."""
         parts = {name: value.to(generator.placement.device) for name, value in self.tensors.items()}
+        if not generator.config.conditioning.correspondence:
+            slots = generator.config.conditioning.layout.space_frames
+            parts["correspondence"] = no_correspondence(slots, parts["correspondence"])
         latest = parts.pop("latest")
         del parts["clean"]
         with torch.no_grad():

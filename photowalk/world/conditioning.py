@@ -33,6 +33,7 @@ class ConditioningConfig:
     condition_side: int  # condition pixels per latent pixel, for rays and correspondence
     mask_known: bool  # published: False, the mask channels are all one; True: they tell warped from filled
     inverse_depth: bool  # published: False, depth in the correspondence is scaled by its global range
+    correspondence: bool = True  # False: nothing is said of where recalled pixels land, to see what saying it is worth
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def build_conditioning(
         preview = preview_chunk(past.latest, recalled, targets, config.preview)
         rays = _rays(past, slots, targets, config, codec)
         correspondence = correspondence_features(
-            recalled,
+            recalled if config.correspondence else (),
             targets,
             slots=config.layout.space_frames,
             latent_size=(rows, columns),
