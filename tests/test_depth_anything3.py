@@ -1,5 +1,8 @@
 """The reconstruction network at a tiny size: its names, its rules and what a walk becomes."""
 
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -16,8 +19,10 @@ from photowalk.models.depth_anything3.pose_tokens import (
     numbers_from_cameras,
 )
 from photowalk.models.depth_anything3.splats import harmonics_rotation, place_splats
-from photowalk.reconstruct.feed_forward import splats_of_walk, windows
-from photowalk.scene.types import Clip
+from photowalk.reconstruct import reconstruct
+from photowalk.reconstruct.feed_forward import NetworkLift
+from photowalk.reconstruct.lift import surface_of
+from photowalk.scene.types import Clip, Splats
 
 HEAD = HeadConfig(32, 8, (4, 8, 8, 8))
 TINY = DepthAnything3Config(
@@ -134,31 +139,70 @@ def test_metres_from_the_surer_half():
         metric.in_metres(depth, confidence, raw, torch.ones_like(sky), lens)
 
 
-def test_windows_cover_every_frame_once():
-    found = list(windows(25, 10, 3))
-    assert [(each.start, each.stop) for each in found] == [(0, 10), (7, 17), (14, 24), (21, 25)]
-    assert list(windows(1, 10, 3)) == [slice(0, 1)]
-
-
-@pytest.mark.parametrize("frames", [1, 7])
-def test_a_walk_becomes_splats_at_its_own_scale(network: DepthAnything3, frames: int):
+@pytest.mark.parametrize(("frames", "ratio"), [(1, 1), (7, 2)])
+def test_a_walk_becomes_splats_at_its_own_scale(network: DepthAnything3, frames: int, ratio: int):
     video, cameras = torch.rand(frames, 3, 30, 44), _cameras(frames, 30, 44)
     depth = torch.full((frames, 30, 44), 5.0)
     depth[0, 0, 0] = torch.nan
-    small = splats_of_walk(network, Clip(video, cameras, depth), window=4, overlap=2)
-    large = splats_of_walk(network, Clip(video, cameras, 2 * depth), window=4, overlap=2)
-    assert 0 < len(small) <= frames * 14 * 21
+    made = {}
+    for metres in (1.0, 2.0):
+        lifter = NetworkLift(network, ratio, window=4, overlap=2)
+        made[metres] = [
+            lifter(view, surface_of(view.depth, view.camera), view.depth > 0, ())
+            for view in lifter.views([Clip(video, cameras, metres * depth)])
+        ]
+    assert len(made[1.0]) == frames
+    small, large = (Splats.cat(each) for each in made.values())
+    assert 0 < len(small) <= frames * 28 * 42 // ratio**2
     assert bool(small.means.isfinite().all())
-    assert bool((small.scales > 0).all())
+    assert bool((small.scales.diff(dim=-1) <= 0).all())
     near, far = ((each.means - cameras.centres[0]).norm(dim=-1).median() for each in (small, large))
-    ahead = far / near
-    assert 1.5 < float(ahead) < 2.5
+    assert 1.5 < float(far / near) < 2.5
 
 
-def test_an_all_sky_walk_is_refused(network: DepthAnything3):
-    walk = Clip(torch.rand(2, 3, 28, 42), _cameras(2), torch.full((2, 28, 42), torch.inf))
-    with pytest.raises(ValueError, match="nothing but sky"):
-        splats_of_walk(network, walk)
+def test_only_chosen_pixels_become_splats(network: DepthAnything3):
+    walk = [Clip(torch.rand(1, 3, 28, 42), _cameras(1, 28, 42), torch.full((1, 28, 42), 3.0))]
+
+    def lifted(chosen: torch.Tensor, stretch: float = 1.0) -> Splats:
+        lifter = NetworkLift(network, 1)
+        (view,) = lifter.views(walk)
+        return lifter(replace(view, depth=stretch * view.depth), surface_of(view.depth, view.camera), chosen, ())
+
+    chosen = torch.zeros(28, 42, dtype=torch.bool)
+    assert len(lifted(chosen)) == 0
+    assert len(lifted(~chosen)) > 0
+    chosen[:, :21] = True
+    half = lifted(chosen)
+    assert 0 < len(half) < len(lifted(torch.ones_like(chosen)))
+    torch.testing.assert_close(lifted(chosen, 2).means, 2 * half.means, atol=1e-4, rtol=1e-4)  # seen from the origin
+
+
+@pytest.fixture
+def flat_network(network: DepthAnything3) -> DepthAnything3:
+    """It sees one depth everywhere, and small, opaque splats there."""
+    flat = copy.deepcopy(network)
+    splat = torch.zeros(38)
+    splat[2:5], splat[5], splat[37] = -3, 1, 3
+    for head, bias in ((flat.da3.head, torch.zeros(2)), (flat.da3.gs_head, splat)):
+        torch.nn.init.zeros_(head.scratch.output_conv2[-1].weight)
+        head.scratch.output_conv2[-1].bias.data = bias
+    return flat
+
+
+def test_walks_of_the_network_are_fused_as_others(flat_network: DepthAnything3):
+    walk = Clip(torch.rand(5, 3, 28, 42), _cameras(5, 28, 42), torch.full((5, 28, 42), 4.0))
+    lifter = NetworkLift(flat_network, 2, window=3, overlap=1)
+    scene = reconstruct(lifter.views([walk]), budget=400, lifter=lifter)
+    assert 0 < len(scene.splats) <= 400
+    assert float((scene.splats.means[:, 2] - 4).abs().median()) < 0.6  # depth is taken for distance, see splats.py
+    sky = Clip(walk.video, walk.cameras, torch.full((5, 28, 42), torch.inf))
+    with pytest.raises(ValueError, match="all sky or unknown"):
+        reconstruct(lifter.views([sky]), lifter=lifter)
+
+
+def test_weights_without_splats_are_refused():
+    with pytest.raises(ValueError, match="no splats"):
+        NetworkLift(DepthAnything3(replace(TINY, splats=None)))
 
 
 @torch.inference_mode()
