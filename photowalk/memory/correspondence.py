@@ -44,11 +44,12 @@ def correspondence_features(
     group: int = 16,
     clean: float | None = 0.05,  # depth that is steadier than this ratio is splatted; None: all of it
     invalid_at_origin: bool = False,
+    fused: bool = True,
 ) -> Tensor:
     """-> [slots * 4 * side^2, F / every, h, w], the best view's group of channels first.
 
     Channel = group * 4 side^2 + c * side^2 + row * side + column, c = x, y, slot, depth. Where nothing lands x, y and
-    slot are -1. Groups without a view hold -1 and depth +1.
+    slot are -1. Groups without a view hold -1 and depth +1. `fused` as in `scene.warping.warp`.
     """
     if len(recalled) > slots or len(targets) % every:
         raise ValueError(
@@ -62,6 +63,7 @@ def correspondence_features(
     built = list(range(every - 1, len(targets), every))
     others = sorted(set(range(len(targets))) - set(built))
     rule: dict[str, Any] = {"pixel_centre": pixel_centre, "group": group, "invalid_at_origin": invalid_at_origin}
+    way: dict[str, Any] = {"mode": mode, "background": NOTHING_SEEN, "fused": fused}
     blocks = _Blocks(slots, len(built), latent_size, side, targets.intrinsics.device)
     depths, limits = [], []
     for rank, view in enumerate(reversed(recalled)):
@@ -70,7 +72,7 @@ def correspondence_features(
             depth = torch.where(reliable_depth(depth, ratio=clean), depth, 0.0)
         canonical = canonical_map(slots - 1 - rank, slots, size, depth.device)
         points = (depth[None], camera[None], targets)
-        warped = warp(canonical[None, :2], *points, mode=mode, background=NOTHING_SEEN, built=built, **rule)
+        warped = warp(canonical[None, :2], *points, built=built, **way, **rule)
         blocks.write(rank, slice(0, 2), warped.values)
         blocks.write(rank, slice(2, 3), torch.where(warped.known, canonical[2, 0, 0], NOTHING_SEEN)[:, None])
         depths.append(warped.depth)

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from photowalk.models.rope import rotate
 
 QUERY_BLOCK = 256
 
-KeysValues = tuple[Tensor, Tensor]  # [B, L, D] each
+KeysValues = tuple[Tensor, ...]  # [B, L, D] each
+Exchange = Callable[[Tensor, Tensor], KeysValues]
+# In torch's own order cuDNN, the fastest on recent GPUs, comes last. What a device or a format lacks is passed over.
+FASTEST_FIRST = [
+    SDPBackend.CUDNN_ATTENTION,
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
+]
 
 
 class RMSNorm(nn.Module):
@@ -33,16 +44,21 @@ class SelfAttention(nn.Module):
         self.q, self.k, self.v, self.o = (nn.Linear(width, width) for _ in range(4))
         self.norm_q, self.norm_k = RMSNorm(width, eps), RMSNorm(width, eps)
 
-    def forward(self, tokens: Tensor, bias: Tensor, cos: Tensor, sin: Tensor, first_query: int) -> Tensor:
+    def forward(
+        self, tokens: Tensor, bias: Tensor, cos: Tensor, sin: Tensor, first_query: int, everyones: Exchange
+    ) -> Tensor:
         """tokens, bias [B, L, D], angles [L, head_dim / 2] -> [B, L - first_query, D].
 
-        The bias enters queries and keys only: it says where to look, never what to see.
+        The bias enters queries and keys only: it says where to look, never what to see. `everyones` turns keys and
+        values of these tokens into those of the whole sequence, in any order.
         """
         located = tokens + bias
         queries = self.norm_q(self.q(located[:, first_query:])).unflatten(-1, (self.heads, -1))
         keys = self.norm_k(self.k(located)).unflatten(-1, (self.heads, -1))
         queries = rotate(queries, cos[first_query:], sin[first_query:]).flatten(-2)
-        return self.o(_attend(queries, rotate(keys, cos, sin).flatten(-2), self.v(tokens), self.heads))
+        keys, values = rotate(keys, cos, sin).flatten(-2), self.v(tokens)
+        keys, values = everyones(keys, values)
+        return self.o(_attend(queries, keys, values, self.heads))
 
 
 class CrossAttention(nn.Module):
@@ -72,9 +88,15 @@ class CrossAttention(nn.Module):
 
 
 def _attend(queries: Tensor, keys: Tensor, values: Tensor, heads: int) -> Tensor:
-    """Full attention, [B, L, D] each -> [B, L_queries, D]."""
+    """Full attention, [B, L, D] each -> [B, L_queries, D], by the fastest way that is installed."""
     q, k, v = (features.unflatten(-1, (heads, -1)).transpose(1, 2) for features in (queries, keys, values))
-    attended = attend_in_blocks(q, k, v) if _has_slow_attention(q) else F.scaled_dot_product_attention(q, k, v)
+    if _has_slow_attention(q):
+        attended = attend_in_blocks(q, k, v)
+    elif q.is_cpu:
+        attended = F.scaled_dot_product_attention(q, k, v)
+    else:
+        with sdpa_kernel(FASTEST_FIRST, set_priority=True):
+            attended = F.scaled_dot_product_attention(q, k, v)
     return attended.transpose(1, 2).flatten(-2)
 
 

@@ -10,8 +10,10 @@ It knows nothing of noise schedules, guidance, pixels or devices.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +24,8 @@ from photowalk.models.conditioning import Conditioning, memory_correspondence
 from photowalk.models.history_layout import HistoryLayout
 from photowalk.models.patchify import Patch, pad_to_multiple, patchify, pool, space_to_channels, to_tokens, unpatchify
 from photowalk.models.rope import packed_angles
+from photowalk.models.savings import ALL_SAVINGS, Savings
+from photowalk.models.token_share import ALL_TOKENS, TokenShare
 
 MASK_CHANNELS = 4
 
@@ -49,16 +53,28 @@ class PreparedBlock:
 
 @dataclass(frozen=True)
 class PreparedConditioning:
-    """Everything of a chunk that does not change between sampling steps."""
+    """Everything of a chunk that does not change between sampling steps, of the tokens in this process's share."""
 
     source: Conditioning | None
     history: Tensor  # [B, L_old, D] embedded tokens
-    new: Tensor  # [B, 4+C, T_new, h, w]
+    new: Tensor  # [B, 4+C, T_new, h, w] of all tokens
     rays: Tensor  # [B, L, 6*s*s*ph*pw] one row per token
     located: Tensor  # [L_valid] which tokens have correspondence
     cos: Tensor  # [L, head_dim / 2]
     sin: Tensor
-    blocks: tuple[PreparedBlock, ...]
+    correspondence: Tensor | None  # [B, L_valid, K*4*s*s*ph*pw]; None when every block has what it makes of them
+    text: Tensor | None  # [B, L, D_text]
+    image: Tensor | None  # [B, L_image, D_image]
+    squeezed: Sequence[Tensor]  # of each block, as in PreparedBlock; empty: to be made in every pass
+    texts: Sequence[KeysValues]
+    images: Sequence[KeysValues | None]
+    savings: Savings
+    share: TokenShare
+    counts: tuple[int, int]  # tokens of history and of the new frames that all processes have together
+
+    @property
+    def blocks(self) -> tuple[PreparedBlock, ...]:
+        return tuple(map(PreparedBlock, self.squeezed, self.texts, self.images))
 
 
 class WorldTransformer(nn.Module):
@@ -116,16 +132,21 @@ class WorldTransformer(nn.Module):
         A chunk that is asked about several times is cheaper after `prepare`; the numbers are the same.
         """
         prepared = self.prepare(conditioning) if isinstance(conditioning, Conditioning) else conditioning
+        prepared = self._complete(prepared)
         rows, columns = self._token_grid(noisy)
+        share, (_, new_tokens) = prepared.share, prepared.counts
         new = patchify(torch.cat([noisy.to(prepared.new.dtype), prepared.new], dim=1), self.config.patch)
+        new = new[:, share.mine(new_tokens)]
         tokens = torch.cat([prepared.history, self.patch_embedding(new).to(prepared.history.dtype)], dim=1)
         time, modulation = self._embed_time(timestep)
-        first_new = prepared.history.shape[1]
+        first_new, last = prepared.history.shape[1], len(self.blocks) - 1
         for i, (block, known) in enumerate(zip(self.blocks, prepared.blocks)):
-            first_query = first_new if i == len(self.blocks) - 1 else 0  # nobody reads history after the last block
+            # nobody reads history after the last block
+            first_query = first_new if i == last and prepared.savings.new_tokens_only else 0
             tokens = block(tokens, modulation, prepared, known, first_query)
+        (values,) = share.whole(self.head(tokens, time)[:, first_new - first_query :], counts=(new_tokens,))
         grid = (self.config.layout.new_frames, rows, columns)
-        predicted = unpatchify(self.head(tokens, time), grid, self.config.patch)
+        predicted = unpatchify(values, grid, self.config.patch)
         if self.config.predicts == "velocity":
             return predicted
         # A narrow network cannot carry the noise of a token with more values than its width; it need not, if it says
@@ -134,9 +155,16 @@ class WorldTransformer(nn.Module):
         sigma = (timestep.float() / 1000).clamp_min(1e-3).view(-1, 1, 1, 1, 1)
         return (noisy.float() - clean) / sigma
 
-    def prepare(self, conditioning: Conditioning, like: PreparedConditioning | None = None) -> PreparedConditioning:
+    def prepare(
+        self,
+        conditioning: Conditioning,
+        like: PreparedConditioning | None = None,
+        *,
+        savings: Savings = ALL_SAVINGS,
+        share: TokenShare = ALL_TOKENS,
+    ) -> PreparedConditioning:
         """Work out what every step of this chunk shares. With `like`, the preparation of a conditioning that differs
-        in its text only, all but the text is taken from there."""
+        in its text only, all but the text is taken from there. `share` are the tokens that this process works on."""
         if like is not None and like.source is not None and _same_but_text(conditioning, like.source):
             return self._with_text(like, conditioning)
         self._check(conditioning)
@@ -156,26 +184,53 @@ class WorldTransformer(nn.Module):
             text=conditioning.text,
             image=conditioning.image,
         )
-        return self.prepare_inputs(inputs, source=conditioning)
+        return self.prepare_inputs(inputs, conditioning, savings=savings, share=share)
 
-    def prepare_inputs(self, inputs: NetworkInputs, source: Conditioning | None = None) -> PreparedConditioning:
+    def prepare_inputs(
+        self,
+        inputs: NetworkInputs,
+        source: Conditioning | None = None,
+        *,
+        savings: Savings = ALL_SAVINGS,
+        share: TokenShare = ALL_TOKENS,
+    ) -> PreparedConditioning:
         """As `prepare`, for channels given one by one. Inputs may be finer than the weights' dtype."""
         rows, columns = self._token_grid(inputs.history)
         device, dtype = inputs.history.device, self.patch_embedding.weight.dtype
         config = self.config
         angles = packed_angles(config.layout, config.width // config.heads, rows, columns).to(device)
-        squeezed = self._squeeze(self.correspondence_tokens(inputs.correspondence))
-        texts, images = self._text_keys_values(inputs.text.to(dtype)), self._image_keys_values(inputs.image.to(dtype))
+        history = self.embed_history(inputs.history.to(dtype)).to(dtype)
+        counts = (history.shape[1], len(angles) - history.shape[1])
+        chosen = torch.cat([torch.arange(n)[share.mine(n)] + first for n, first in zip(counts, (0, counts[0]))])
+        located, valid = _among(self._located_tokens(rows, columns), chosen)
+        chosen, located, valid = (indices.to(device) for indices in (chosen, located, valid))
+        angles = angles[chosen]
+        correspondence = self.correspondence_tokens(inputs.correspondence)[:, valid]
+        text, image = inputs.text.to(dtype), inputs.image.to(dtype)
         return PreparedConditioning(
             source=source,
-            history=self.embed_history(inputs.history.to(dtype)).to(dtype),
+            history=history[:, share.mine(counts[0])],
             new=inputs.new.to(dtype),
-            rays=self.ray_tokens(inputs.rays).to(dtype),
-            located=self._located_tokens(rows, columns).to(device),
+            rays=self.ray_tokens(inputs.rays)[:, chosen].to(dtype),
+            located=located,
             cos=angles.cos(),
             sin=angles.sin(),
-            blocks=tuple(PreparedBlock(*parts) for parts in zip(squeezed, texts, images)),
+            correspondence=None if savings.correspondence_once else correspondence,
+            text=None if savings.texts_once else text,
+            image=None if savings.texts_once else image,
+            squeezed=self._squeeze(correspondence) if savings.correspondence_once else (),
+            texts=self._text_keys_values(text) if savings.texts_once else (),
+            images=self._image_keys_values(image) if savings.texts_once else (),
+            savings=savings,
+            share=share,
+            counts=counts,
         )
+
+    def stacked(self, one: PreparedConditioning, other: PreparedConditioning) -> PreparedConditioning:
+        """Two preparations of one geometry as one of twice the batch; what they share is not copied where B = 1."""
+        alone = ("source", "located", "cos", "sin", "savings", "share", "counts")
+        both = {name: _stack(value, getattr(other, name)) for name, value in vars(one).items() if name not in alone}
+        return replace(one, source=None, **both)
 
     def embed_history(self, history: Tensor) -> Tensor:
         """[B, 2C+4, T_old, h, w] -> tokens [B, L_old, D]; every slot is patched as coarsely as its layout says."""
@@ -254,6 +309,15 @@ class WorldTransformer(nn.Module):
             modulation = _linear_float32(projection, activation(time))
         return time[:, None], modulation.unflatten(-1, (6, -1))
 
+    def _complete(self, prepared: PreparedConditioning) -> PreparedConditioning:
+        """With what blocks make of the chunk, made anew where that is not to be saved."""
+        if prepared.correspondence is not None:
+            prepared = replace(prepared, squeezed=self._squeeze(prepared.correspondence))
+        if prepared.text is not None and prepared.image is not None:
+            texts, images = self._text_keys_values(prepared.text), self._image_keys_values(prepared.image)
+            prepared = replace(prepared, texts=texts, images=images)
+        return prepared
+
     def _squeeze(self, tokens: Tensor) -> list[Tensor]:
         """Correspondence [B, L_valid, V] -> [B, L_valid, squeeze] for every block, a frame's worth of tokens at a time:
         all waves of a large chunk at once would be the largest tensor of the whole network."""
@@ -273,9 +337,10 @@ class WorldTransformer(nn.Module):
         return [block.cross_attn.image_keys_values(context) for block in self.blocks]
 
     def _with_text(self, prepared: PreparedConditioning, conditioning: Conditioning) -> PreparedConditioning:
-        texts = self._text_keys_values(conditioning.text.to(prepared.new.dtype))
-        blocks = tuple(PreparedBlock(b.correspondence, text, b.image) for b, text in zip(prepared.blocks, texts))
-        return PreparedConditioning(**{**vars(prepared), "source": conditioning, "blocks": blocks})
+        text = conditioning.text.to(prepared.new.dtype)
+        if prepared.text is not None:
+            return replace(prepared, source=conditioning, text=text)
+        return replace(prepared, source=conditioning, texts=self._text_keys_values(text))
 
     def _located_tokens(self, rows: int, columns: int) -> Tensor:
         segments = self.config.layout.segments(rows, columns)
@@ -340,7 +405,8 @@ class _Block(nn.Module):
         seen = _modulated_norm(tokens, shift1, scale1, self.eps)
         bias = self.cam_encoder(prepared.rays)
         bias = bias.index_add(1, prepared.located, self.buffer_encoder[1](known.correspondence).to(bias.dtype))
-        attended = self.self_attn(seen, bias.to(seen.dtype), prepared.cos, prepared.sin, first_query)
+        everyones = partial(prepared.share.whole, counts=prepared.counts)
+        attended = self.self_attn(seen, bias.to(seen.dtype), prepared.cos, prepared.sin, first_query, everyones)
         tokens = tokens[:, first_query:]
         tokens = tokens + attended * gate1.to(tokens.dtype)
         tokens = tokens + self.cross_attn(self.norm3(tokens), known.text, known.image)
@@ -395,3 +461,17 @@ def _linear_float32(layer: nn.Linear, values: Tensor) -> Tensor:
 
 def _same_but_text(one: Conditioning, other: Conditioning) -> bool:
     return all(getattr(one, name) is value for name, value in vars(other).items() if name != "text")
+
+
+def _among(located: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens [L_valid] that are located, among all; some of all tokens, in order -> where the located ones are among
+    the chosen ones, and which of `located` these are."""
+    here = torch.isin(chosen, located)
+    return here.nonzero()[:, 0], torch.searchsorted(located, chosen[here])
+
+
+def _stack(one: Any, other: Any) -> Any:
+    """Along the batch, whatever is nested in tuples."""
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.expand(2, *one.shape[1:]) if one is other and len(one) == 1 else torch.cat([one, other])
+    return one if one is None else tuple(map(_stack, one, other))  # equally long: made by one network

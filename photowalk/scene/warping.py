@@ -53,10 +53,12 @@ def warp(
     background: float = 0.0,
     invalid_at_origin: bool = False,
     built: slice | list[int] = slice(None),
+    fused: bool = True,
 ) -> Warped:
     """All sources splatted together into the targets, or into those chosen by `built`.
 
-    `group` and `invalid_at_origin` concern the soft rule only, whose softness always counts all targets.
+    `group`, `invalid_at_origin` and `fused` concern the soft rule only, whose softness always counts all targets. To
+    compare, what is not `fused` is splatted channel by channel into all targets, of which some are then chosen.
     """
     if values.shape[0] != len(sources) or values.shape[2:] != depth.shape[1:] or len(depth) != len(sources):
         raise ValueError(
@@ -79,16 +81,22 @@ def warp(
         return Warped(found, found_depth, source >= 0)
     steps = Steps.of(*poses)
     softness = group_softness(depth, steps, pixel_centre=pixel_centre, group=group, invalid_at_origin=invalid_at_origin)
-    found, found_depth, known = splat_soft(
-        values,
-        depth,
-        steps[built],
-        size,
-        softness=softness[built],
-        pixel_centre=pixel_centre,
-        background=background,
-    )
-    return Warped(found, found_depth, known)
+    chosen = built if fused else slice(None)
+    parts = [values] if fused else [*values.split(1, dim=1), values[:, :0]]
+    splats = [
+        splat_soft(
+            part,
+            depth,
+            steps[chosen],
+            size,
+            softness=softness[chosen],
+            pixel_centre=pixel_centre,
+            background=background,
+        )
+        for part in parts
+    ]
+    found, found_depth, known = torch.cat([splat[0] for splat in splats], dim=1), *splats[-1][1:]
+    return Warped(found, found_depth, known) if fused else Warped(found[built], found_depth[built], known[built])
 
 
 def soft_depth_limits(

@@ -21,6 +21,7 @@ from photowalk.memory.correspondence import correspondence_features
 from photowalk.models.conditioning import Conditioning
 from photowalk.models.history_layout import HistoryLayout
 from photowalk.models.protocols import ImageEncoder, TextEncoder, VideoCodec
+from photowalk.models.savings import ALL_SAVINGS, Savings
 from photowalk.scene.types import View
 from photowalk.scene.warping import ray_features
 from photowalk.world.preview import Preview, PreviewConfig, preview_chunk
@@ -61,13 +62,14 @@ def build_conditioning(
     codec: VideoCodec,
     text: TextEncoder,
     image: ImageEncoder,
+    savings: Savings = ALL_SAVINGS,
 ) -> tuple[Conditioning, Preview]:
     """One chunk's conditioning (B = 1) and the picture that geometry alone makes of it."""
     slots = (past.first,) * (config.layout.space_frames - len(recalled)) + recalled
     rows, columns = past.latents.shape[-2:]
     with torch.autocast(past.latents.device.type, enabled=False):  # poses want all their digits
-        preview = preview_chunk(past.latest, recalled, targets, config.preview)
-        rays = _rays(past, slots, targets, config, codec)
+        preview = preview_chunk(past.latest, recalled, targets, config.preview, fused=savings.fused_splat)
+        rays = _rays(past, slots, targets, config, codec, needed=savings.needed_rays)
         correspondence = correspondence_features(
             recalled if config.correspondence else (),
             targets,
@@ -80,9 +82,10 @@ def build_conditioning(
             group=config.preview.warp_group,
             clean=config.preview.reliable_ratio,
             invalid_at_origin=config.preview.invalid_at_origin,
+            fused=savings.fused_splat,
         )
     conditioning = Conditioning(
-        history=_history_latents(past, slots, config.layout, codec)[None],
+        history=_history_latents(past, slots, config.layout, codec, batched=savings.batched_encodes)[None],
         warp=_encode_warp(preview, codec)[None],
         known=_known_mask(preview, (rows, columns), codec, config)[None],
         rays=rays[None],
@@ -93,10 +96,13 @@ def build_conditioning(
     return conditioning, preview
 
 
-def _history_latents(past: Past, slots: tuple[View, ...], layout: HistoryLayout, codec: VideoCodec) -> Tensor:
+def _history_latents(
+    past: Past, slots: tuple[View, ...], layout: HistoryLayout, codec: VideoCodec, *, batched: bool
+) -> Tensor:
     """[C, T_old, h, w] in the layout's order; a memory slot is the latent of its frame as a clip of one frame."""
     pictures = torch.stack([view.image for view in slots]) * 2 - 1
-    singles, _ = codec.encode(pictures[:, :, None], {})  # [K, C, 1, h, w]
+    batches = [pictures] if batched else pictures.split(1)
+    singles = torch.cat([codec.encode(batch[:, :, None], {})[0] for batch in batches])  # [K, C, 1, h, w]
     return layout.arrange(time=past.latents, space=singles[:, :, 0].transpose(0, 1))
 
 
@@ -117,17 +123,24 @@ def _known_mask(
 
 
 def _rays(
-    past: Past, slots: tuple[View, ...], targets: Cameras, config: ConditioningConfig, codec: VideoCodec
+    past: Past,
+    slots: tuple[View, ...],
+    targets: Cameras,
+    config: ConditioningConfig,
+    codec: VideoCodec,
+    *,
+    needed: bool,
 ) -> Tensor:
     """[6*s*s, T_old + T_new, h, w] relative to the latest camera; a latent takes the camera of its last frame."""
     layout, group, last = config.layout, codec.temporal_factor, len(past.cameras) - 1
     latents = past.latents.shape[1]
     shown = [max(0, last - group * (latents - 1 - j)) for j in range(latents)]  # the frame that ends each latent
-    known = Cameras.cat([past.cameras[shown], *(view.camera[None] for view in slots)])
-    order = layout.arrange(
-        time=torch.arange(latents)[:, None, None], space=torch.arange(latents, len(known))[:, None, None]
-    ).flatten()
-    cameras = Cameras.cat([known[order], targets[group - 1 :: group]]).relative_to(past.cameras[last])
+    everything = Cameras.cat([past.cameras, *(view.camera[None] for view in slots), targets])
+    history, frames = torch.tensor(shown), torch.arange(last + 1, len(everything))
+    order = layout.arrange(time=history[:, None, None], space=frames[: len(slots), None, None]).flatten()
+    chosen = torch.cat([order, frames[len(slots) :][group - 1 :: group]])
+    cameras = (everything[chosen] if needed else everything).relative_to(past.cameras[last])
     height, width = past.latents.shape[-2:]
     side = config.condition_side
-    return ray_features(cameras.resized(height * side, width * side), side)
+    rays = ray_features(cameras.resized(height * side, width * side), side)
+    return rays if needed else rays[:, chosen]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ from photowalk.geometry.cameras import Cameras
 from photowalk.memory.policies import Policy
 from photowalk.memory.spatial_memory import EMPTY_MEMORY, SpatialMemory
 from photowalk.models.conditioning import Conditioning
-from photowalk.models.protocols import DetailStage, ImageEncoder, TextEncoder, VideoCodec
+from photowalk.models.protocols import DetailStage, ImageEncoder, StreamState, TextEncoder, VideoCodec
 from photowalk.models.world_transformer import WorldTransformer
 from photowalk.perception.depth import DepthEstimator
 from photowalk.scene.images import quantise
@@ -82,10 +83,7 @@ class Generator:
                 depth = estimate.depth if depth is None else depth
                 focal_px = estimate.focal_px if focal_px is None else focal_px
             camera = (_photo_camera(photo, focal_px) if camera is None else camera).to(photo.device)
-            frames = priming_frames(self.config.conditioning.layout, self.codec.temporal_factor)
-            still = (photo * 2 - 1)[None, :, None].expand(-1, -1, frames, -1, -1)
-            latents, encoder = self.codec.encode(still, {})
-            _, decoder = self.codec.decode(latents, {})
+            latents, encoder, decoder = self._primed(photo)
             depth = self._kept_depth(depth)
             views = self._seed_views(View(photo, depth, camera, 0), pictures)
         clip = Clip(photo[None], camera[None], depth[None], prompt)
@@ -107,9 +105,12 @@ class Generator:
         with self.placement.autocast():
             conditioning, preview = self.condition(state, cameras, prompt, on_step)
             sampled = self._sample(conditioning, seed, on_step, negative_prompt)
-            decoded, decoder = self.codec.decode(sampled, state.decoder)
+            encoder, decoder = state.encoder, state.decoder
+            if len(state.chunks) == 1 and not self.placement.savings.primed_once:
+                _, encoder, decoder = self._primed(state.first.image)
+            decoded, decoder = self.codec.decode(sampled, decoder)
             video = self.kept(self.restore(decoded[0].transpose(0, 1), preview, on_step))
-            latents, encoder = self.codec.encode((video * 2 - 1).transpose(0, 1)[None], state.encoder)
+            latents, encoder = self.codec.encode((video * 2 - 1).transpose(0, 1)[None], encoder)
             on_step(Progress("depth", 0, 1))
             depth = self._estimate_depth(video, cameras, preview)
         on_step(Progress("depth", 1, 1, preview=video[-1]))
@@ -136,7 +137,15 @@ class Generator:
             codec=self.codec,
             text=self.text,
             image=self.image,
+            savings=self.placement.savings,
         )
+
+    def _primed(self, photo: Tensor) -> tuple[Tensor, StreamState, StreamState]:
+        """Latents of the still photo [1, C, T_old, h, w] and what encoder and decoder remember of it."""
+        frames = priming_frames(self.config.conditioning.layout, self.codec.temporal_factor)
+        still = (photo * 2 - 1)[None, :, None].expand(-1, -1, frames, -1, -1)
+        latents, encoder = self.codec.encode(still, {})
+        return latents, encoder, self.codec.decode(latents, {})[1]
 
     def _sample(
         self, conditioning: Conditioning, seed: int, on_step: OnStep, negative_prompt: str | None = None
@@ -144,7 +153,14 @@ class Generator:
         """[1, C, T_new, h, w] clean latents."""
         guidance = self.config.guidance
         negative = None if guidance == 1 else replace(conditioning, text=self._negative_text(negative_prompt))
-        velocity = guided(self.denoiser, conditioning, negative, guidance)
+        velocity = guided(
+            self.denoiser,
+            conditioning,
+            negative,
+            guidance,
+            together=self.placement.branches_together,
+            prepare=partial(self.denoiser.prepare, savings=self.placement.savings),
+        )
         noise = numpy_noise(seed, conditioning.warp.shape).to(conditioning.warp.device)
         return self.sampler.sample(
             velocity,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from photowalk.models.savings import ALL_SAVINGS, Savings
 from photowalk.world.residency.plan import GB, Plan, Weights
 
 CopyInWork = torch.cuda.Event | None  # None: it is done
@@ -23,6 +24,8 @@ class Placement:
     vram: int | None = None  # bytes of GPU memory to use; None: there is no GPU, or what it has free
     weights: Weights | None = None  # format of the largest network's weights; None: as they are, if that fits
     plan: Plan | None = None  # what of the large networks is kept where; None: all on the device
+    savings: Savings = ALL_SAVINGS  # work left out without changing a number
+    branches_together: bool = False  # guidance runs its two branches as one batch, in twice the working memory
 
     def autocast(self) -> torch.autocast:
         """Run matrix products in `dtype`; weights and everything else stay as they are."""

@@ -41,10 +41,12 @@ def preview_chunk(
     recalled: Sequence[View],
     targets: Cameras,  # [F]
     config: PreviewConfig,
+    *,
+    fused: bool = True,
 ) -> Preview:
-    """Warp what was seen into the new cameras."""
+    """Warp what was seen into the new cameras; `fused` as in `scene.warping.warp`."""
     if config.warp_from == "latest":
-        return _published(latest, targets, config)
+        return _published(latest, targets, config, fused=fused)
     views = {view.frame: view for view in (*recalled, latest)}
     # Earlier frames first: each generation blurs a little, so the oldest picture of a surface is the best one.
     seen = composite([views[frame] for frame in sorted(views)], targets, pixel_centre=config.pixel_centre)
@@ -53,7 +55,7 @@ def preview_chunk(
     return Preview(video.clamp(0, 1), seen.known.float(), seen.depth)
 
 
-def _published(latest: View, targets: Cameras, config: PreviewConfig) -> Preview:
+def _published(latest: View, targets: Cameras, config: PreviewConfig, *, fused: bool) -> Preview:
     """The latest frame alone, softly splatted, holes black."""
     depth = torch.where(reliable_depth(latest.depth, ratio=config.reliable_ratio), latest.depth, 0.0)
     warped = warp(
@@ -65,6 +67,7 @@ def _published(latest: View, targets: Cameras, config: PreviewConfig) -> Preview
         pixel_centre=config.pixel_centre,
         group=config.warp_group,
         invalid_at_origin=config.invalid_at_origin,
+        fused=fused,
     )
     known = warped.known[:, None].float()
     video = fill_smoothly(warped.values, known) if config.fill_holes else warped.values
