@@ -21,7 +21,7 @@ from torch import Tensor
 from photowalk.data.rgbd_walk import count_frames, read_rgbd_walk
 from photowalk.diffusion.euler import Euler
 from photowalk.evaluate.cameras import camera_error
-from photowalk.evaluate.images import masked_psnr, psnr, sharpness
+from photowalk.evaluate.images import masked_psnr, psnr, sharpness_where
 from photowalk.models.protocols import VideoCodec
 from photowalk.perception.depth import DepthEstimator
 from photowalk.presets import load_preset
@@ -56,7 +56,7 @@ def main() -> None:
     if (arguments.frames - 1) % CHUNK:
         parser.error(f"--frames is 1 and whole chunks of {CHUNK}, for instance {2 * CHUNK + 1}")
     generator = load_preset("nano").build()
-    worlds = [_walk(seed, arguments.frames) for seed in HELD_OUT_SEEDS[: arguments.worlds]]
+    worlds = [walk(seed, arguments.frames) for seed in HELD_OUT_SEEDS[: arguments.worlds]]
     rows = [*_codec(generator.codec, worlds, arguments.photos), *_depth(generator.depth, worlds, arguments.office)]
     rows += [*_walks(generator, worlds), *_steps(generator, worlds[0])]
     print(f"{'what':58} {'figure':>22} {'bar':>22}")
@@ -65,7 +65,7 @@ def main() -> None:
         print(f"{row.what:58} {row.figure:>22} {row.bar:>22} {verdict}")
 
 
-def _walk(seed: int, frames: int) -> Clip:
+def walk(seed: int, frames: int) -> Clip:
     world = SyntheticWorld.sample(seed)
     clip = world.render(world.walk(frames, seed, style="there_and_back", size=SIZE))
     print(f"world {seed}: {clip.prompt}", flush=True)
@@ -125,20 +125,20 @@ def _walks(generator: Generator, worlds: list[Clip]) -> Iterator[Row]:
     for clip in worlds:
         for kind, one in kinds.items():
             started = time.perf_counter()
-            video = _generate(one, clip)
+            video = generate(one, clip)
             seconds.append((time.perf_counter() - started) / ((len(clip) - 1) / CHUNK))
             figures[kind].append(_scores(video, clip))
             if kind == "with memory":
-                cameras += _camera_errors(video, clip)
+                cameras += camera_errors(video, clip)
         print("  ".join(f"{kind}: {figures[kind][-1][0]:.1f} dB" for kind in kinds), flush=True)
     with_memory, emptied = (torch.stack(figures[kind]).nanmean(0) for kind in kinds)
-    revisit, known, holes, early, late = with_memory
+    revisit, known, holes, *drifted = with_memory
     ahead = revisit - emptied[0]
     yield Row("revisited frames against their first visit", f"{revisit:.1f} dB", ">= 20 dB", bool(revisit >= 20))
     yield Row("the same, ahead of the slots emptied", f"{ahead:.1f} dB", ">= 3 dB", bool(ahead >= 3))
     yield Row("first chunk against the truth: known / invented pixels", f"{known:.1f} / {holes:.1f} dB", "")
-    yield Row(f"sharpness of frame {KNOWN_EARLY} relative to the truth", f"{early:.2f}", "")
-    yield Row("sharpness of the last frame, at the photo, relative to it", f"{late:.2f}", "")
+    yield Row(f"colour lost on known surfaces, frame {KNOWN_LATE} over {KNOWN_EARLY}", f"{drifted[0]:+.2f} of 255", "")
+    yield Row("sharpness lost there, share of the truth's", f"{drifted[1]:+.3f}", "")
     turned, walked = torch.tensor(cameras).mean(0)
     yield Row("camera, found again from the frames: turned", f"{turned:.2f} deg", "<= 2 deg", bool(turned <= 2))
     yield Row("camera: walked, share of the path", f"{100 * walked:.1f} %", "<= 5 %", bool(walked <= 0.05))
@@ -146,7 +146,7 @@ def _walks(generator: Generator, worlds: list[Clip]) -> Iterator[Row]:
     yield Row(f"seconds of a chunk, {torch.get_num_threads()} threads", f"{pace:.1f} s", "<= 30 s", pace <= 30)
 
 
-def _generate(generator: Generator, clip: Clip) -> Tensor:
+def generate(generator: Generator, clip: Clip) -> Tensor:
     """[F, 3, H, W] the walk of the clip's cameras from its first frame, whose depth is given."""
     focal_px = float(clip.cameras.intrinsics[0, 0, 0])
     photo = clip.view(0)
@@ -157,17 +157,35 @@ def _generate(generator: Generator, clip: Clip) -> Tensor:
 
 
 def _scores(video: Tensor, clip: Clip) -> Tensor:
-    """Revisits; known and invented pixels of the first chunk; sharpness of an early and of the last frame."""
-    turn = len(video) // 2
-    revisit = psnr(video[turn + 1 :], video[:turn].flip(0)).mean()
+    """Revisits; known and invented pixels of the first chunk; drift in colour and sharpness."""
     some = slice(8, CHUNK + 1, 8)
     seen = composite([clip.view(0)], clip.cameras[some]).known
     known, holes = (masked_psnr(video[some], clip.video[some], where).nanmean() for where in (seen, ~seen))
-    early = sharpness(video[KNOWN_EARLY]) / sharpness(clip.video[KNOWN_EARLY])
-    return torch.stack([revisit, known, holes, early, sharpness(video[-1]) / sharpness(clip.video[-1])])
+    return torch.stack([revisits(video), known, holes, *drift(video, clip)])
 
 
-def _camera_errors(video: Tensor, clip: Clip) -> list[tuple[float, float]]:
+def revisits(video: Tensor) -> Tensor:
+    """PSNR of a walk's way back against its way out."""
+    turn = len(video) // 2
+    return psnr(video[turn + 1 :], video[:turn].flip(0)).mean()
+
+
+def drift(video: Tensor, clip: Clip) -> tuple[Tensor, Tensor]:
+    """How much worse a late frame is than an early one where both show what the photo showed: in colour (mean error of
+    a channel's mean, of 255) and in sharpness (share of the truth's that is lost). Late is the last frame of a walk
+    that is too short."""
+    early, late = (_worn(video, clip, min(frame, len(video) - 1)) for frame in (KNOWN_EARLY, KNOWN_LATE))
+    return late[0] - early[0], late[1] - early[1]
+
+
+def _worn(video: Tensor, clip: Clip, frame: int) -> tuple[Tensor, Tensor]:
+    known = composite([clip.view(0)], clip.cameras[frame : frame + 1]).known[0]
+    made, truth = video[frame], clip.video[frame]
+    colour = (made - truth)[:, known].mean(-1).abs().mean() * 255
+    return colour, 1 - sharpness_where(made, known) / sharpness_where(truth, known)
+
+
+def camera_errors(video: Tensor, clip: Clip) -> list[tuple[float, float]]:
     """Degrees, and metres as a share of the way to the frame, of the frames that show enough of the true place."""
     way = clip.cameras.centres.diff(dim=0).norm(dim=1).cumsum(0)
     found = [(i, camera_error(video[i], clip.view(i))) for i in range(CAMERA_EVERY, len(clip), CAMERA_EVERY)]
@@ -180,7 +198,7 @@ def _steps(generator: Generator, clip: Clip) -> Iterator[Row]:
     figures = []
     for sampler in (generator.sampler, Euler(steps=35)):
         started = time.perf_counter()
-        video = _generate(replace(generator, sampler=sampler), short)
+        video = generate(replace(generator, sampler=sampler), short)
         figures.append((float(psnr(video[CHUNK + 1 :], video[:CHUNK].flip(0)).mean()), time.perf_counter() - started))
     (few, quick), (many, slow) = figures
     yield Row("four steps against 35, revisits", f"{few:.1f} / {many:.1f} dB", "within 1 dB", abs(few - many) <= 1)
