@@ -1,11 +1,11 @@
 """How good is the mesh, and what does its sparse grid save?
 
-python benchmarks/mesh.py [--worlds 3] [--walks FOLDER]
+python benchmarks/mesh.py [--worlds 3] [--generate]
 
 Prints for an analytic room and for held-out synthetic worlds with exact depth: the distance from the mesh to the true
 surface and back, the angle between their normals, and open edges where levels meet. Then memory and time on a street of
-60 m against a dense grid of the finest cell. --walks takes world folders whose meshes were made by `photowalk
-reconstruct`, named after the seed of the synthetic world whose first picture they were generated from.
+60 m against a dense grid of the finest cell. --generate walks the same ways with nano as well, from the first picture
+and its depth alone, and judges the mesh of what it invents against the same truth.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import resource
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,10 +23,11 @@ from torch.nn.functional import normalize
 from photowalk.geometry.cameras import Cameras
 from photowalk.geometry.motions import look_at
 from photowalk.kernels.mesh_rays import RayCaster
+from photowalk.presets import load_preset
 from photowalk.reconstruct.lift import surface_of
+from photowalk.reconstruct.meshing import sound_views
 from photowalk.reconstruct.meshing.fusion import Field, fuse, looks_of, sizing_for
 from photowalk.reconstruct.meshing.surface import extract
-from photowalk.scene.mesh_files import read_mesh
 from photowalk.scene.types import Mesh, View
 from photowalk.synthetic import HELD_OUT_SEEDS, SyntheticWorld
 
@@ -38,16 +38,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--worlds", type=int, default=3)
     parser.add_argument("--cells", type=int, default=400_000)
-    parser.add_argument("--walks", type=Path)
+    parser.add_argument("--generate", action="store_true")
     options = parser.parse_args()
     judge("analytic room", *meshed(box_views((4.0, 1.5, 9.0), turning(12)), options.cells, finest=0.03))
     for seed in HELD_OUT_SEEDS[: options.worlds]:
         world = SyntheticWorld.sample(seed)
         views = views_of(world, seed)
         judge(f"{seed} {world.place.kind}", *meshed(views, options.cells))
-        folder = None if options.walks is None else options.walks / str(seed)
-        if folder is not None and (folder / "scene" / "collision.ply").is_file():
-            judge(f"{seed} generated", read_mesh(folder / "scene" / "collision.ply"), None, views)
+        if options.generate:
+            judge(f"{seed} generated", meshed(generated(world, seed), options.cells)[0], None, views)
     street()
 
 
@@ -119,6 +118,22 @@ def views_of(world: SyntheticWorld, seed: int, frames: int = 9) -> list[View]:
     clip = world.render(cameras)
     assert clip.depth is not None
     return [View(clip.video[i], clip.depth[i], clip.cameras[i], i) for i in range(len(clip))]
+
+
+def generated(world: SyntheticWorld, seed: int) -> list[View]:
+    """What nano makes of the first picture along the way of `views_of`: two chunks, every view with depth."""
+    preset = load_preset("nano")
+    generator = preset.build()
+    cameras = world.walk(161, seed, size=(preset.height, preset.width), style="onward")
+    first = world.render(cameras[:1])
+    assert first.depth is not None
+    focal_px = float(cameras.intrinsics[0, 0, 0])
+    state = generator.start(
+        first.video[0], focal_px=focal_px, depth=first.depth[0], camera=cameras[0], prompt=first.prompt
+    )
+    for start in range(1, len(cameras), preset.chunk_frames):
+        state = generator.extend(state, cameras[start : start + preset.chunk_frames], first.prompt, seed=start)
+    return list(sound_views(state.views))
 
 
 def turning(count: int) -> list[tuple[Tensor, Tensor]]:

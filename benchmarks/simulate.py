@@ -32,6 +32,12 @@ def main() -> None:
         for seed in HELD_OUT_SEEDS[: options.worlds]:
             reports[f"{seed}"] = report = synthetic(seed, options.frames, options.cells)
             print(f"{seed}: {'; '.join(report.lines())}", flush=True)
+    of_seen = [report for report in reports.values() if report.seen_route > 0.2]
+    seen, route = sum(report.seen_route for report in of_seen), sum(report.route for report in reports.values())
+    print(f"{seen:.1f} m of {route:.1f} m of all routes are on floor that was seen")
+    print(
+        f"{sum(report.passed_seen for report in of_seen)} of {len(of_seen)} worlds with seen floor passed on it alone"
+    )
     print(f"{sum(report.passed for report in reports.values())} of {len(reports)} worlds passed")
 
 

@@ -134,6 +134,8 @@ def reconstruct(options: argparse.Namespace) -> None:
             mesh=not options.no_mesh,
             down_ratio=options.down_ratio,
             pixel_aligned=options.pixel_aligned,
+            network=options.network,
+            legacy=options.legacy,
         )
     scene = world.folder / "scene"
     made = [scene / name for name in ("splats.ply", "mesh.glb", "collision.ply") if (scene / name).exists()]
@@ -478,7 +480,7 @@ def _parser() -> argparse.ArgumentParser:
     command = _command(commands, "reconstruct", reconstruct, "make splats and meshes of the walk, in WORLD/scene")
     command.add_argument("world", metavar="WORLD")
     command.add_argument(
-        "--scale-to", metavar="TEXT", help="'camera height 1.6m' or 'door height 2.0m from X,Y to X,Y' (photo's pixels)"
+        "--scale-to", metavar="TEXT", help="'camera height 1.6m', 'floor to ceiling 2.5m', 'door 2m from X,Y to X,Y' (pixels)"
     )
 
     command.add_argument(
@@ -487,8 +489,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--refine", type=_steps, metavar="STEPS", default=0, help="fit the splats to so many frames")
     command.add_argument("--no-mesh", action="store_true", help="splats alone; meshes hold all frames with depth")
     command.add_argument(
-        "--down-ratio", type=int, choices=(1, 2), default=1, help="2: a splat for 2x2 pixels, a quarter of them"
+        "--down-ratio", type=int, choices=(1, 2), help="2: a splat for 2x2 pixels (default: 1; with --network: 2)"
     )
+    command.add_argument(
+        "--network", metavar="NAME", nargs="?", const="da3", help="splats from a network of the store (default: da3)"
+    )
+    command.add_argument("--legacy", action="store_true", help="use that network as the published programs do")
     command.add_argument("--pixel-aligned", action="store_true", help="splats without the preset's network for them")
 
     command = _command(commands, "simulate", simulate, "let a robot drive along the walk in MuJoCo; video and report")

@@ -86,6 +86,20 @@ def test_a_small_room_ends_the_drive():
 def test_an_invented_floor_is_told():
     report, _ = run(boxes(floor(), invented=True))
     assert report.invented_floor == 1.0
+    assert report.seen_route == report.drove_seen == 0
+    assert report.passed
+    assert not report.passed_seen
+    near, far = boxes(((3.0, 6.0, 0.2), (0, 0, -0.1))), boxes(((9.0, 6.0, 0.2), (6.0, 0, -0.1)), invented=True)
+    both = Mesh(
+        torch.cat([near.vertices, far.vertices]),
+        torch.cat([near.faces, far.faces + len(near.vertices)]),
+        torch.cat([near.colours, far.colours]),
+        torch.cat([near.invented, far.invented]),
+    )
+    report, _ = run(both)
+    assert 1.2 < report.seen_route < 2.2  # it begins in the middle of the floor that was seen
+    assert report.drove_seen == pytest.approx(report.seen_route)
+    assert report.passed_seen
 
 
 def test_balls_fall_through_holes():

@@ -40,12 +40,19 @@ class Report:
     balls_fell_through: int
     free_floor: float  # that the robot can reach
     invented_floor: float  # share of the floor under its route that nobody saw
+    seen_route: float  # metres of its route on floor that was seen
+    drove_seen: float  # of those, how many it drove
     seconds: float
 
     @property
     def passed(self) -> bool:
         """It stayed on the floor and drove WANTED metres, or to the end of the free floor."""
         return self.stays_on_floor and (self.drove >= WANTED - 0.2 or self.arrived)
+
+    @property
+    def passed_seen(self) -> bool:
+        """It stayed on the floor and drove all of its route that somebody saw, which is not nothing."""
+        return self.stays_on_floor and self.seen_route > 0.2 and self.drove_seen >= 0.95 * self.seen_route
 
     def lines(self) -> list[str]:
         """In words."""
@@ -55,6 +62,7 @@ class Report:
             f"{self.seconds:.0f} s and {'fell through' if self.fell_through else end}",
             f"{self.balls - self.balls_fell_through} of {self.balls} balls came to lie on the floor",
             f"{self.free_floor:.1f} m2 of free floor in reach, {100 * self.invented_floor:.0f} % of the route invented",
+            f"on floor that was seen it drove {self.drove_seen:.1f} m of {self.seen_route:.1f} m",
         ]
 
 
@@ -71,7 +79,7 @@ def simulate_world(folder: str | Path, *, seconds: float = 60) -> Report:
     collision, visual = read_mesh(scene / "collision.ply"), read_mesh(scene / "mesh.glb")
     report, frames = simulate(collision, ground, cameras, seconds=seconds, visual=visual)
     write_mp4(scene / "simulation.mp4", frames, fps=FPS)
-    text = json.dumps({**asdict(report), "passed": report.passed}, indent=1)
+    text = json.dumps({**asdict(report), "passed": report.passed, "passed_seen": report.passed_seen}, indent=1)
     write_atomically(scene / "simulation.json", lambda temporary: temporary.write_text(text, encoding="utf-8"))
     return report
 
@@ -110,7 +118,8 @@ def simulate(
 def _report(moments, route: np.ndarray, area: float, terrain) -> Report:
     from photowalk.simulate.robot import ARRIVED
 
-    length = float(np.linalg.norm(np.diff(route, axis=0), axis=1).sum())
+    steps = np.linalg.norm(np.diff(route, axis=0), axis=1)
+    length = float(steps.sum())
     last = moments[-1]
     places = np.stack([moment.robot[:2, 3] for moment in moments])
     at = terrain.place(places)
@@ -120,6 +129,9 @@ def _report(moments, route: np.ndarray, area: float, terrain) -> Report:
     tipped = any(float(moment.robot[2, 2]) < _TIPPED for moment in moments)
     arrived = bool(np.linalg.norm(last.robot[:2, 3] - route[-1]) < ARRIVED)
     on = terrain.place(route)
+    invented = terrain.invented[on[:, 0], on[:, 1]]
+    seen = steps * ~(invented[:-1] | invented[1:])
+    driven = np.clip(length - last.to_go - (steps.cumsum() - steps), 0, steps) / np.maximum(steps, 1e-9)
     fallen = int((last.balls[:, 2] < -1).sum())
     return Report(
         stays_on_floor=not fell and not tipped,
@@ -132,7 +144,9 @@ def _report(moments, route: np.ndarray, area: float, terrain) -> Report:
         balls=len(last.balls),
         balls_fell_through=fallen,
         free_floor=area,
-        invented_floor=float(terrain.invented[on[:, 0], on[:, 1]].mean()),
+        invented_floor=float(invented.mean()),
+        seen_route=float(seen.sum()),
+        drove_seen=float((seen * driven).sum()),
         seconds=last.seconds,
     )
 

@@ -19,7 +19,8 @@ from photowalk.studio.viewer import INDEX, Viewer
 
 STATIC = Path(__file__).parent / "static"
 _SCRIPTS = ("studio", "talk", "scene", "strip", "branches", "jobs")
-_ASSETS = {"studio.css": "text/css", "icon.svg": "image/svg+xml"} | {f"{name}.js": "text/javascript" for name in _SCRIPTS}
+_ASSETS = {f"{name}.js": "text/javascript" for name in _SCRIPTS}
+_ASSETS |= {"studio.css": "text/css", "icon.svg": "image/svg+xml"}
 _MONTH = 30 * 24 * 3600
 
 
