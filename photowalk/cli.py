@@ -480,7 +480,9 @@ def _parser() -> argparse.ArgumentParser:
     command = _command(commands, "reconstruct", reconstruct, "make splats and meshes of the walk, in WORLD/scene")
     command.add_argument("world", metavar="WORLD")
     command.add_argument(
-        "--scale-to", metavar="TEXT", help="'camera height 1.6m', 'floor to ceiling 2.5m', 'door 2m from X,Y to X,Y' (pixels)"
+        "--scale-to",
+        metavar="TEXT",
+        help="'camera height 1.6m', 'floor to ceiling 2.5m', 'door 2m from X,Y to X,Y' (pixels)",
     )
 
     command.add_argument(
