@@ -34,7 +34,7 @@ from photowalk.models.depth_network import DepthNetwork
 from photowalk.models.detail import DetailNetwork
 from photowalk.models.history_layout import HistoryLayout
 from photowalk.models.image_tokens import ImageTokens
-from photowalk.models.lora import merge_layer, read_lora
+from photowalk.models.lora import Changes, add_lora, merge_layer, merged_and_beside, read_lora
 from photowalk.models.nano_codec import NanoCodec
 from photowalk.models.splat_head import EVIDENCE, SplatHead
 from photowalk.models.umt5_text import Umt5Text, load_tokenizer
@@ -345,19 +345,20 @@ def _lyra2(name: str, sampler: Sampler, guidance: float = 5.0, loras: Mapping[st
 
 def lyra2_footprint(height: int, width: int, guidance: float) -> Footprint:
     """From the networks' own sizes; no weights are needed."""
+    depth_name = stored_depth_anything()
     with torch.device("meta"):
         denoiser, codec = WorldTransformer(lyra2_14b_denoiser()), WanCodec(wan_codec_network())
         text, image = umt5_xxl_network(), clip_vit_h_network()
-        depth = DepthNetwork(nano_depth())
+        depth = DepthNetwork(nano_depth()) if depth_name is None else DepthAnything3(DEPTH_ANYTHING[depth_name]())
+    generation = lyra2_14b_generation(guidance)
+    frames = generation.conditioning.layout.new_frames * codec.temporal_factor
     return footprint(
-        denoiser,
-        text,
-        image,
-        codec,
+        *(network.bfloat16() for network in (denoiser, text, image, codec)),
         depth,
         latent_size=(height // codec.spatial_factor, width // codec.spatial_factor),
         codec_factors=(codec.temporal_factor, codec.spatial_factor),
         branches=1 if guidance == 1 else 2,
+        views=frames // generation.depth_stride,
     )
 
 
@@ -368,12 +369,16 @@ def _assemble_lyra2(placement: Placement, sampler: Sampler, guidance: float, lor
     device, visiting = placement.device, placement.plan is not None and placement.plan.visiting
     denoiser = stored_network(lambda: WorldTransformer(lyra2_14b_denoiser()), folders["lyra2-denoiser"])
     changes = [(read_lora(denoiser, _stored_tensors(folders[name])), weight) for name, weight in loras.items()]
-    arrange(denoiser, placement.plan, placement.copies(), partial(_settle, device=device, changes=changes))
+    merged, beside = merged_and_beside(changes, all_merged=placement.savings.merged_loras)
+    arrange(denoiser, placement.plan, placement.copies(), partial(_settle, device=device, changes=merged))
+    for layers, weight in beside:
+        for name, parts in layers.items():
+            add_lora(denoiser.get_submodule(name), {key: part.to(device) for key, part in parts.items()}, weight)
     (negative,) = _stored_tensors(folders["lyra2-negative-prompt"]).values()
     text = stored_network(umt5_xxl_network, folders["umt5-xxl"])
     image = stored_network(clip_vit_h_network, folders["clip-vit-h"])
     for encoder in (text, image):
-        _lodge(encoder, device, visiting=visiting)
+        _lodge(encoder, placement)
     codec = WanCodec(stored_network(wan_codec_network, folders["wan2.1-codec"]))
     return Generator(
         denoiser=denoiser,
@@ -413,6 +418,21 @@ def depth_estimator(name: str, placement: Placement) -> DepthEstimator:
     return TransformersDepth.of(name, nano_depth, placement.device)
 
 
+def splat_network(name: str, placement: Placement) -> DepthAnything3:
+    """A network of the store that gives splats, by name, "da3" for the most capable one there. Raises ValueError."""
+    giving = [known for known in DEPTH_ANYTHING if gives_splats(known)]
+    if name == "da3":
+        name = next((known for known in giving if is_stored(known)), giving[0])
+    if name not in giving:
+        raise ValueError(f"{name!r} gives no splats; networks that do are da3, {', '.join(giving)}")
+    return depth_anything_network(name, placement)
+
+
+def gives_splats(name: str) -> bool:
+    """Whether the depth network of that name gives splats too."""
+    return name in DEPTH_ANYTHING and DEPTH_ANYTHING[name]().splats is not None
+
+
 def depth_licence(name: str) -> str | None:
     """Of the weights of a depth network of the store; None for others."""
     return CATALOGUE[name].licence.name if name in DEPTH_ANYTHING else None
@@ -420,7 +440,9 @@ def depth_licence(name: str) -> str | None:
 
 def depth_anything_network(name: str, placement: Placement) -> DepthAnything3:
     """From the store, in the format that it was published in: its heads want all digits. Raises ValueError."""
-    return stored_network(lambda: DepthAnything3(DEPTH_ANYTHING[name]()), find(name), None).to(placement.device)
+    network = stored_network(lambda: DepthAnything3(DEPTH_ANYTHING[name]()), find(name), None)
+    _lodge(network, placement)
+    return network
 
 
 def stored_network(build: Callable[[], Module], folder: Path, dtype: torch.dtype | None = torch.bfloat16) -> Module:
@@ -437,16 +459,15 @@ def stored_network(build: Callable[[], Module], folder: Path, dtype: torch.dtype
     return network.eval().requires_grad_(False)
 
 
-def _lodge(network: nn.Module, device: torch.device, *, visiting: bool) -> None:
-    if visiting:
-        let_visit(network, device)
+def _lodge(network: nn.Module, placement: Placement) -> None:
+    """Bring a network to the device, for good or for each of its uses."""
+    if placement.plan is not None and placement.plan.visiting:
+        let_visit(network, placement.device)
     else:
-        network.to(device)
+        network.to(placement.device)
 
 
-def _settle(
-    name: str, module: nn.Module, *, device: torch.device, changes: Sequence[tuple[dict[str, dict[str, Tensor]], float]]
-) -> None:
+def _settle(name: str, module: nn.Module, *, device: torch.device, changes: Changes) -> None:
     """Bring what a module holds itself to the device, with the adaptations of its weights."""
     for key, parameter in module.named_parameters(recurse=False):
         module._parameters[key] = nn.Parameter(parameter.to(device), requires_grad=False)

@@ -51,8 +51,8 @@ class NetworkLift:
             raise ValueError("these weights give depth and cameras but no splats: use reconstruction weights")
         if not 0 <= overlap < window:
             raise ValueError(f"windows of {window} frames cannot share {overlap}: give 0 <= overlap < window")
-        self.network, self.ratio = network, ratio
-        self._window, self._overlap, self._precision = window, overlap, precision
+        self.network, self.ratio, self.precision = network, ratio, precision
+        self._window, self._overlap = window, overlap
         self._scale = 1.0  # of the network's unit in the walk's, in the last window
         self._seen: dict[int, tuple[Splats, Tensor, Tensor]] = {}  # frame: splats, their pixels, the view's depth
 
@@ -82,7 +82,7 @@ class NetworkLift:
         smaller = cameras.resized(images.shape[-2], images.shape[-1])
         known = torch.stack([view.depth for view in window]).to(device)
         known = F.interpolate(known[:, None], images.shape[-2:], mode="nearest-exact")[:, 0]
-        with self._precision():
+        with self.precision():
             predicted = self.network(images, smaller.camera_from_world, smaller.intrinsics, down_ratio=self.ratio)
             sky = known.isinf()
             if self.network.config.metric_backbone is not None:

@@ -7,7 +7,8 @@ whose cameras are known.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -16,13 +17,19 @@ from torch import Tensor
 from photowalk.geometry import motions
 from photowalk.geometry.cameras import Cameras
 from photowalk.geometry.motions import Similarity
-from photowalk.reconstruct.frame_choice import WindowPlan, spread
+from photowalk.models.depth_anything3.network import DepthAnything3
+from photowalk.models.depth_anything3.preprocess import preprocess
+from photowalk.models.depth_anything3.splats import place_splats
+from photowalk.perception.pose_alignment import align_centres
+from photowalk.reconstruct.feed_forward import Precision
+from photowalk.reconstruct.frame_choice import WindowPlan, even_windows, spread
 from photowalk.reconstruct.joining import closeness, join, moved
 from photowalk.reconstruct.ownership import opaque, owned, within_rim
-from photowalk.perception.pose_alignment import align_centres
-from photowalk.scene.types import Splats
+from photowalk.scene.types import Clip, Scene, Splats
 
 FRAMES_AT_ONCE = 128
+WINDOWS, OVERLAP = 3, 10  # of long walks
+LONG = 500  # frames from which a walk is long
 POINTS_PER_FRAME = 4096  # that two windows are compared by
 OWNED_BEYOND = 1.0  # metres by which another window may be nearer
 OPACITY_MARGIN = 1e-6  # of what several windows make
@@ -47,6 +54,60 @@ class Reconstruction:
     frames: Tensor  # [U] int64 that the network saw
     similarities: tuple[Similarity, ...] = ()  # of each window, to the world of the first
     owned: tuple[Tensor, ...] = ()  # for each window, which of the splats that the rim or opacity left it kept
+
+
+def reconstruct_as_published(
+    network: DepthAnything3,
+    walk: Callable[[], Iterable[Clip]],
+    cameras: Cameras,
+    *,
+    ratio: int = 2,
+    precision: Precision = nullcontext,
+) -> Scene:
+    """Splats of a walk, whose clips `walk()` gives from the front each time it is called, along `cameras` [T]. Frames
+    that the network is not shown are not held."""
+    see = _seen_by(network, walk, cameras, ratio, precision)
+    if len(cameras) > LONG:
+        plan = even_windows(len(cameras), WINDOWS, FRAMES_AT_ONCE, OVERLAP)
+        splats = reconstruct_in_windows(see, cameras, plan).splats
+    else:
+        splats = reconstruct_at_once(see, cameras).splats
+    sound = splats.means.isfinite().all(-1) & splats.rotations.isfinite().all(-1) & (splats.scales > 0).all(-1)
+    return Scene(splats[sound])
+
+
+def _seen_by(
+    network: DepthAnything3, walk: Callable[[], Iterable[Clip]], cameras: Cameras, ratio: int, precision: Precision
+) -> See:
+    @torch.inference_mode()
+    def see(frames: Tensor) -> Seen:
+        device = next(network.parameters()).device
+        images = preprocess(_pictures(walk(), frames).to(device), network.config.backbone.patch)
+        known = cameras[frames].to(device).resized(images.shape[-2], images.shape[-1])
+        with precision():
+            predicted = network(images, known.camera_from_world, known.intrinsics, down_ratio=ratio)
+        if predicted.splats is None:
+            raise ValueError("these weights give depth and cameras but no splats: use reconstruction weights")
+        there = motions.inverse(predicted.camera_from_world)
+        alignment = align_centres(there, known.world_from_camera)
+        placed = place_splats(
+            predicted.splats, predicted.depth, alignment.to_known(there), known.intrinsics, unit=alignment.scale
+        )
+        splats = Splats(placed.means, placed.scales, placed.rotations, placed.opacities, placed.harmonics[:, :1])
+        rows, columns = predicted.splats.shape[1:3]
+        return Seen(splats.to("cpu"), (rows, columns), predicted.camera_from_world.cpu())
+
+    return see
+
+
+def _pictures(walk: Iterable[Clip], frames: Tensor) -> Tensor:
+    """[S, 3, H, W] of increasing frame numbers [S]."""
+    parts, start = [], 0
+    for clip in walk:
+        here = frames[(frames >= start) & (frames < start + len(clip))] - start
+        parts.append(clip.video[here])
+        start += len(clip)
+    return torch.cat(parts)
 
 
 def reconstruct_at_once(

@@ -25,16 +25,16 @@ from photowalk.geometry.paths import PathError
 from photowalk.geometry.published_paths import plan_published
 from photowalk.models.splat_head import RATIOS
 from photowalk.perception.captions import Captioner
-from photowalk.presets import PRESETS, Preset, depth_estimator, depth_licence, load_preset
+from photowalk.presets import PRESETS, Preset, depth_estimator, depth_licence, gives_splats, load_preset, splat_network
 from photowalk.scene.collision import shorten
 from photowalk.scene.depth_files import read_depth
 from photowalk.scene.ground import EYE_HEIGHT, level, read_ground
 from photowalk.scene.images import Fit, read_photo
 from photowalk.scene.mesh_files import read_mesh
 from photowalk.scene.posed_pictures import read_posed_pictures
-from photowalk.scene.types import Clip
+from photowalk.scene.types import Clip, Scene
 from photowalk.world.generator import Generator
-from photowalk.world.placement import Placement
+from photowalk.world.placement import Placement, choose_placement
 from photowalk.world.progress import OnStep, Progress
 from photowalk.world.state import WorldState, depth_quantile
 from photowalk.world.store import FRAMES_PER_SECOND, Job, Manifest, WorldError, WorldStore, create, new_world
@@ -356,14 +356,19 @@ class World:
         splats: int | None = 500_000,
         refine_steps: int = 0,
         mesh: bool = True,
-        down_ratio: int = 1,
+        down_ratio: int | None = None,
         pixel_aligned: bool = False,
+        network: str | None = None,
+        legacy: bool = False,
     ) -> World:
         """Splats, a preview of them and, with `mesh`, meshes into the folder's scene/, and preview.png.
 
         `splats` bounds their number (None: as many as there are to see), `refine_steps` is how many frames of the walk
         they are then fitted to, one after the other. `down_ratio` 2 makes a splat of 2x2 pixels; `pixel_aligned` leaves
-        the preset's network for splats out.
+        the preset's network for splats out. `network` names one of the store that makes them, "da3" the best that is
+        there; a world whose depth is of such a network gets its splats from it too (by 2x2 pixels, as it was trained).
+        `legacy` has that network do as the published programs do, which believe its cameras and merge nothing, however
+        many splats come out.
         `scale_to` corrects the metre for good: "door height 2.0m from 210,80 to 214,300"
         (photowalk.reconstruct.scale).
         """
@@ -371,6 +376,7 @@ class World:
             raise WorldError("the length of a metre is found with the meshes; give --scale-to without --no-mesh")
         from photowalk.export.ply import write_ply
         from photowalk.reconstruct import reconstruct, refine, write_preview
+        from photowalk.reconstruct.feed_forward import NetworkLift
         from photowalk.reconstruct.meshing.files import write_meshes
 
         with self._store.locked():
@@ -382,12 +388,16 @@ class World:
 
             meshes = self._meshes(walk(), scale_to, on_step) if mesh else None
             known = sum(entry.depth_frames for entry in entries)
-            scene = reconstruct(
-                walk(),
-                budget=splats,
-                lifter=self._lifter(down_ratio, pixel_aligned),
-                on_view=lambda done: on_step(Progress("splats", done, known)),
-            )
+            lifter = self._lifter(down_ratio, pixel_aligned, network)
+            if legacy:
+                scene = self._as_published(lifter, walk)
+            else:
+                scene = reconstruct(
+                    lifter.views(walk()) if isinstance(lifter, NetworkLift) else walk(),
+                    budget=splats,
+                    lifter=lifter,
+                    on_view=lambda done: on_step(Progress("splats", done, known)),
+                )
             if refine_steps:
                 scene = refine(
                     scene,
@@ -434,18 +444,35 @@ class World:
 
     # ---- inside
 
-    def _lifter(self, down_ratio: int, pixel_aligned: bool) -> Lifter:
-        """What makes splats of pixels: the network of the preset that made this world, where it has one."""
+    def _lifter(self, down_ratio: int | None, pixel_aligned: bool, network: str | None) -> Lifter:
+        """What makes splats of pixels: the network that is named, or that of the depth or of the preset, if any."""
+        from photowalk.reconstruct.feed_forward import NetworkLift
         from photowalk.reconstruct.learnt_lift import LearntLift
         from photowalk.reconstruct.lift import PixelAligned
 
-        if down_ratio not in RATIOS:
+        if down_ratio not in (None, *RATIOS):
             raise WorldError(f"splats are made with a down-ratio of {' or '.join(map(str, RATIOS))}, got {down_ratio}")
-        name = self._store.manifest.preset
-        preset = self._preset or (load_preset(name) if name in PRESETS else None)
+        if pixel_aligned and network is not None:
+            raise WorldError("splats come from a network or are pixel-aligned without one; choose one of the two")
+        manifest = self._store.manifest
+        if network is None and not pixel_aligned and gives_splats(manifest.depth_network):
+            network = manifest.depth_network
+        if network is not None:
+            placement = choose_placement()
+            return NetworkLift(splat_network(network, placement), down_ratio or 2, precision=placement.autocast)
+        preset = self._preset or (load_preset(manifest.preset) if manifest.preset in PRESETS else None)
         if pixel_aligned or preset is None or preset.splat_head is None:
-            return PixelAligned(down_ratio)
-        return LearntLift(preset.splat_head(), down_ratio)
+            return PixelAligned(down_ratio or 1)
+        return LearntLift(preset.splat_head(), down_ratio or 1)
+
+    def _as_published(self, lifter: Lifter, walk: Callable[[], Iterable[Clip]]) -> Scene:
+        from photowalk.reconstruct.feed_forward import NetworkLift
+        from photowalk.reconstruct.published import reconstruct_as_published
+
+        if not isinstance(lifter, NetworkLift):
+            raise WorldError("the published programs make splats with a network; name one of the store, such as da3")
+        cameras, lift = self._store.cameras(), lifter
+        return reconstruct_as_published(lift.network, walk, cameras, ratio=lift.ratio, precision=lift.precision)
 
     def _finish(self, wanted: tuple, on_step: OnStep, on_note: Note) -> World:
         """This world, finished, if `create` made it from what is `wanted` now."""
