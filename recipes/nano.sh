@@ -30,3 +30,8 @@ $photowalk train depth --data "$runs/glimpses" "$runs/walks" "${real[@]}" "${ski
   --features "${FEATURES:?set FEATURES to the SqueezeNet features}" --minutes 75 --work "$runs/depth" -o "$out"
 $photowalk train denoiser --data "$runs/walks" --minutes 75 --work "$runs/denoiser" -o "$out"
 $photowalk train detail --data "$runs/walks" --minutes 30 --work "$runs/detail" -o "$out"
+# The splat head: exact walks first, then walks that nano generates, with the weights made above.
+$python -m photowalk.train.generated_walks "$runs/walks" "$runs/generated" --every 4 --count "${GENERATED:-8}"
+$photowalk train splats --data "$runs/walks" --minutes 30 --work "$runs/splats" -o "$runs/splats/weights"
+$photowalk train splats --data "$runs/walks" --generated "$runs/generated" --start "$runs/splats/weights" --minutes 30 \
+  --work "$runs/splats_generated" -o "$out"

@@ -41,6 +41,7 @@ class SplatRecipe:
     strides: tuple[int, ...] = (4, 4, 8, 12)  # frames from one view to the next
     views: int = 3  # that splats are made of
     targets: int = 2  # frames that they are compared with
+    nearest: float = 1.7  # times larger than the frames at most the targets are; later frames replace coarser splats
     coarse_share: float = 0.35  # of the samples, in which a splat stands for 2x2 pixels
     structure: float = 0.2  # weight of 1 - SSIM beside the absolute difference
     look: float = 0.02  # weight of the features' distance
@@ -148,7 +149,9 @@ def draw_sample(walks: Sequence[Sequence[Path]], recipe: SplatRecipe, random: to
         chosen, near = chosen[::-1], [frames[::-1] for frames in near[::-1]]
     ratio = 2 if uniform(0, 1, random) < recipe.coarse_share else 1
     beside = [[clip.view(frame) for frame in frames if 0 <= frame < len(clip)] for frames in near]
-    return SplatSample([clip.view(frame) for frame in chosen], beside, clip[targets], ratio)
+    factor = max(uniform(2 - recipe.nearest, recipe.nearest, random), 1.0)  # half of them are as they are
+    magnified = _magnified(clip[targets], factor, random)
+    return SplatSample([clip.view(frame) for frame in chosen], beside, magnified, ratio)
 
 
 def worlds_under(folders: Sequence[Path]) -> list[Path]:
@@ -169,6 +172,14 @@ def clip_of_world(world: Path, samples: Path) -> Path:
         walk = Clip(torch.cat([clip.video for clip in clips]), store.cameras(), depth, clips[-1].prompt)
         write_clip(folder, walk, source=f"a walk of {store.manifest.preset}, {world.name}", licence=LICENCE)
     return folder
+
+
+def _magnified(clip: Clip, factor: float, random: torch.Generator) -> Clip:
+    """Parts of frames as large as the frames were: as if one came nearer, so that splats have to stay closed."""
+    height, width = clip.video.shape[2:]
+    part = _cropped(clip, (round(height / factor), round(width / factor)), random)
+    video = F.interpolate(part.video, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
+    return Clip(video, part.cameras.resized(height, width))
 
 
 def _cropped(clip: Clip, size: tuple[int, int], random: torch.Generator) -> Clip:
