@@ -1,27 +1,40 @@
-"""Clip folders: a posed video with depth as two files that are quick to read in part.
+"""Clips to learn from, wherever they lie: clip folders, shards of them, and the published dataset layout.
 
-A folder holds `clip.safetensors` (video uint8 [F, 3, H, W], depth float16 [F, H, W] with 0 = unknown and inf = sky,
+A clip is named by a path. A clip folder is a posed video with depth as two files that are quick to read in part: it
+holds `clip.safetensors` (video uint8 [F, 3, H, W], depth float16 [F, H, W] with 0 = unknown and inf = sky,
 camera_from_world [F, 4, 4], intrinsics [F, 3, 3] in pixels) and `clip.json` (version, prompt, source, licence).
 """
 
 from __future__ import annotations
 
+import errno
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 
+from photowalk.data.reference_dataset import (
+    DatasetError,
+    count_video_frames,
+    find_videos,
+    is_video,
+    read_video_clip,
+    video_faults,
+)
+from photowalk.data.shards import PARTS, ShardError, find_in_shards, in_shard, read_part
 from photowalk.geometry.cameras import Cameras
 from photowalk.scene.images import from_bytes, to_bytes, write_atomically
 from photowalk.scene.types import Clip
 
 VERSION = 1
+CAMERAS = ("camera_from_world", "intrinsics")
 
 
 class ClipError(ValueError):
-    """A clip folder that cannot be used; the text lists its faults."""
+    """A clip that cannot be used; the text lists its faults."""
 
 
 def write_clip(folder: Path, clip: Clip, *, source: str, licence: str) -> None:
@@ -40,53 +53,74 @@ def write_clip(folder: Path, clip: Clip, *, source: str, licence: str) -> None:
     write_atomically(folder / "clip.json", lambda temporary: temporary.write_text(json.dumps(about, indent=1)))
 
 
-def read_clip(folder: Path, frames: slice = slice(None)) -> Clip:
-    """The clip or a part of it. Raises ClipError, naming every fault."""
-    if faults := validate(folder):
-        raise ClipError(f"{folder} is no usable clip: " + "; ".join(faults))
-    with safe_open(folder / "clip.safetensors", "pt") as file:
-        video, depth, pose, intrinsics = (
-            file.get_slice(name)[frames] for name in ("video", "depth", "camera_from_world", "intrinsics")
-        )
+def read_clip(path: Path, frames: slice = slice(None), size: tuple[int, int] | None = None) -> Clip:
+    """The clip, or a part of it, of a path that `find_clips` gives. Raises ClipError, naming every fault.
+
+    `size` (height, width) is what the frames shall have: videos are cropped and resized, kept clips must have it.
+    """
+    if faults := validate(path):
+        raise ClipError(f"{path} is no usable clip: " + "; ".join(faults))
+    if is_video(path):
+        try:
+            return read_video_clip(path, frames, size)
+        except DatasetError as error:
+            raise ClipError(str(error)) from error
+    about, (video, depth, pose, intrinsics) = _stored(path, frames)
+    if size not in (None, tuple(video.shape[-2:])):
+        raise ClipError(f"{path} has frames of {tuple(video.shape[-2:])}, wanted are {size}; prepare it in that size")
     cameras = Cameras(pose, intrinsics, *video.shape[-2:])
-    prompt = json.loads((folder / "clip.json").read_text())["prompt"]
-    return Clip(from_bytes(video), cameras, depth.float(), prompt)
+    return Clip(from_bytes(video), cameras, depth.float(), about["prompt"])
 
 
-def count_frames(folder: Path) -> int:
-    """Of a complete clip folder."""
-    with safe_open(folder / "clip.safetensors", "pt") as file:
-        return file.get_slice("intrinsics").get_shape()[0]
+def count_frames(path: Path) -> int:
+    """Of a clip without faults."""
+    return count_video_frames(path) if is_video(path) else len(_stored(path, slice(None), ("intrinsics",))[1][0])
 
 
 def find_clips(folder: Path) -> list[Path]:
-    """All complete clip folders under `folder`, sorted."""
-    return sorted(path.parent for path in folder.rglob("clip.json"))
+    """All clips under `folder`, sorted: complete clip folders, clips in shards, videos of the published layout. The
+    path of one clip gives that clip."""
+    if is_video(folder) or in_shard(folder):
+        return [folder]
+    kept = [path.parent for path in folder.rglob("clip.json")]
+    return sorted([*kept, *find_in_shards(folder), *find_videos(folder)])
 
 
 def check_folder(folder: Path) -> int:
     """How many clips lie under `folder`. Raises ClipError, naming every fault, and when there are none."""
-    clips = sorted({path.parent for name in ("clip.json", "clip.safetensors") for path in folder.rglob(name)})
+    clips = sorted({*(path.parent for path in folder.rglob("clip.safetensors")), *find_clips(folder)})
     faults = [f"{clip}: {fault}" for clip in clips for fault in validate(clip)]
     if faults:
         raise ClipError("\n  ".join([f"{len(faults)} faults in {len(clips)} clips:", *faults]))
     if not clips:
-        raise ClipError(f"there are no clip folders under {folder}")
+        raise ClipError(f"there are no clips under {folder}")
     return len(clips)
 
 
-def validate(folder: Path) -> list[str]:
-    """What is wrong with a clip folder, in words; empty if nothing is."""
-    for name in ("clip.json", "clip.safetensors"):
-        if not (folder / name).exists():
-            return [f"{name} is missing"]
+def _stored(
+    path: Path, frames: slice, names: Sequence[str] = ("video", "depth", "camera_from_world", "intrinsics")
+) -> tuple[dict, list[Tensor]]:
+    """The description and the tensors of a clip folder or of a clip in a shard."""
+    if in_shard(path):
+        about, content = (read_part(path, part) for part in PARTS)
+        tensors = load(content)
+        return json.loads(about), [tensors[name][frames] for name in names]
+    with safe_open(path / "clip.safetensors", "pt") as file:
+        return json.loads((path / "clip.json").read_text()), [file.get_slice(name)[frames] for name in names]
+
+
+def validate(path: Path) -> list[str]:
+    """What is wrong with a clip, in words; empty if nothing is."""
+    if is_video(path):
+        return video_faults(path)
     try:
-        about = json.loads((folder / "clip.json").read_text())
-        with safe_open(folder / "clip.safetensors", "pt") as file:
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            cameras = {name: file.get_tensor(name) for name in ("camera_from_world", "intrinsics") if name in shapes}
-    except (json.JSONDecodeError, SafetensorError) as error:
+        about, shapes, cameras = _outline(path)
+    except FileNotFoundError as error:
+        return [f"{error.filename} is missing"]
+    except (OSError, json.JSONDecodeError, SafetensorError, ShardError) as error:
         return [f"cannot be read: {error}"]
+    if not isinstance(about, dict):
+        return [f"clip.json wants an object, got {type(about).__name__}"]
     faults = [f"{name} is missing in clip.json" for name in ("prompt", "source", "licence") if name not in about]
     if about.get("version") != VERSION:
         faults.append(f"version {about.get('version')!r} instead of {VERSION}")
@@ -103,6 +137,22 @@ def validate(folder: Path) -> list[str]:
         if shapes.get(name) != shape
     ]
     return faults or _camera_faults(cameras, height, width)
+
+
+def _outline(path: Path) -> tuple[object, dict[str, tuple[int, ...]], dict[str, Tensor]]:
+    """The description, the shapes of all tensors, and the tensors of the cameras, without reading pictures."""
+    if in_shard(path):
+        about, content = (read_part(path, part) for part in PARTS)
+        tensors = load(content)
+        shapes = {name: tuple(value.shape) for name, value in tensors.items()}
+        return json.loads(about), shapes, {name: tensors[name] for name in CAMERAS if name in tensors}
+    for part in PARTS:
+        if not (path / part).exists():
+            raise FileNotFoundError(errno.ENOENT, "is not in the folder", part)
+    with safe_open(path / "clip.safetensors", "pt") as file:
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        cameras = {name: file.get_tensor(name) for name in CAMERAS if name in shapes}
+    return json.loads((path / "clip.json").read_text()), shapes, cameras
 
 
 def _camera_faults(cameras: dict[str, Tensor], height: int, width: int) -> list[str]:
