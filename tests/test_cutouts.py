@@ -7,7 +7,7 @@ import torch
 
 from photowalk.geometry.cameras import Cameras
 from photowalk.scene.types import View
-from photowalk.train.cutouts import RANGE, with_mountains, with_thing
+from photowalk.train.cutouts import RANGE, with_evening, with_mountains, with_thing
 
 HEIGHT, WIDTH = 64, 96
 
@@ -57,7 +57,18 @@ def test_a_thing_stands_on_the_ground() -> None:
             assert float(after.depth[new].max()) <= 1.6 * ground
 
 
-def test_where_there_is_no_sky_there_are_no_mountains() -> None:
+def test_where_there_is_no_sky_nothing_stands_in_it() -> None:
     view = _open_land()
     indoors = View(view.image, view.depth.clamp_max(5), view.camera, 0)
     assert with_mountains(indoors, TEXTURE, torch.Generator().manual_seed(0)) is indoors
+    assert with_evening(indoors, torch.Generator().manual_seed(0)) is indoors
+
+
+def test_an_evening_sky_replaces_the_sky_and_darkens_the_land() -> None:
+    view = _open_land()
+    after = with_evening(view, torch.Generator().manual_seed(0))
+    assert torch.equal(after.depth, view.depth)
+    assert float((after.image[:, : HEIGHT // 2 - 2] - 0.5).abs().mean()) > 0.05
+    land = after.image[:, HEIGHT // 2 + 2 :]
+    assert float(land.max()) <= 0.55
+    assert float(land.std()) < 1e-5

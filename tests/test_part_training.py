@@ -112,7 +112,9 @@ def test_a_sky_is_put_behind_things_and_depth_stays(tmp_path):
     cameras = Cameras.from_fov(torch.eye(4)[None], 60, 64, 96)
     shots = [Shots(to_bytes(video), depth.half(), cameras)]
     training = TrainingConfig(1, 1e-3)
-    recipe = DepthRecipe((), training, smallest_crop=1.0, sky_share=1.0, most_things=0, mountain_share=0.0)
+    recipe = DepthRecipe(
+        (), training, smallest_crop=1.0, sky_share=1.0, most_things=0, mountain_share=0, evening_share=0
+    )
     bright = [torch.ones(3, 40, 60)]
     sample = draw_sample(shots, bright, (64, 96), recipe, torch.Generator().manual_seed(0))
     plain = draw_sample(shots, bright, (64, 96), replace(recipe, sky_share=0.0), torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""Puts things into posed pictures that the synthetic places don't have: outlines of any shape, and mountains far away.
+"""Puts into posed pictures what synthetic places lack: outlines of any shape, far mountains, skies of any colour.
 
 A network that has only seen boxes and balls takes the outline of anything else for paint on what is behind it.
 """
@@ -66,6 +66,21 @@ def with_mountains(view: View, texture: Tensor, random: torch.Generator) -> View
     haze = uniform(0.1, 0.85, random)
     air = (view.image * sky).sum((1, 2), keepdim=True) / sky.sum()
     return _pasted(view, torch.lerp(_part(texture, view, random), air, haze), mask, depth.expand(height, width))
+
+
+def with_evening(view: View, random: torch.Generator) -> View:
+    """The view under a sky that runs from one colour to another, with streaks of cloud, its land in less light."""
+    _, height, width = view.image.shape
+    sky = view.depth.isinf()
+    if not bool(sky.any()):
+        return view
+    zenith, horizon = torch.rand(2, 3, 1, 1, generator=random)
+    fall = torch.linspace(0, 1, height)[:, None] ** uniform(0.5, 2, random)
+    streaks = torch.randn(1, 1, 12, 4, generator=random)
+    streaks = F.interpolate(streaks, size=(height, width), mode="bicubic")[0]
+    air = torch.lerp(zenith, horizon, fall) + uniform(0, 0.15, random) * streaks
+    darker = view.image * uniform(0.3, 1.1, random)
+    return _pasted(replace(view, image=darker), air.clamp(0, 1), sky, view.depth)
 
 
 def _outline(angle: Tensor, random: torch.Generator) -> Tensor:

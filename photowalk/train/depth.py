@@ -20,7 +20,7 @@ from photowalk.models.depth_network import DepthNetwork, DepthPrediction
 from photowalk.scene.images import from_bytes, read_photo, to_bytes
 from photowalk.scene.types import View
 from photowalk.train.chance import integer, uniform
-from photowalk.train.cutouts import with_mountains, with_thing
+from photowalk.train.cutouts import with_evening, with_mountains, with_thing
 from photowalk.train.pictures import depth_grid
 from photowalk.train.trainer import Losses, TrainingConfig, train
 from photowalk.world.placement import Placement
@@ -40,6 +40,7 @@ class DepthRecipe:
     skies: Path | None = None  # a folder of pictures that show nothing but sky
     sky_share: float = 0.5  # of the pictures with sky: they are given one from `skies`
     most_things: int = 3  # that are put into a picture
+    evening_share: float = 0.5  # of the others with sky
     mountain_share: float = 0.3  # of the pictures with sky
 
 
@@ -116,6 +117,8 @@ def draw_sample(
     view = _cropped(view, size, recipe.smallest_crop, random)
     if skies and bool(view.depth.isinf().any()) and uniform(0, 1, random) < recipe.sky_share:
         view = replace(view, image=_under_sky(view, skies[integer(len(skies), random)], random))
+    elif uniform(0, 1, random) < recipe.evening_share:
+        view = with_evening(view, random)
     if uniform(0, 1, random) < recipe.mountain_share:
         view = with_mountains(view, _texture(shots, random), random)
     for _ in range(integer(recipe.most_things + 1, random)):
