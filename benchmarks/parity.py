@@ -1,9 +1,10 @@
 """Compares the package with outputs of the published system ("goldens").
 
-    python benchmarks/parity.py FOLDER [--verbose]
+    python benchmarks/parity.py FOLDER [--verbose] [--without SAVING | --without each]
 
 Prints one line for each golden of the folder: its worst comparison, the largest error there, the tolerance, pass or
-fail. Goldens that no check covers are listed as such. Exits with 1 if one fails.
+fail. Goldens that no check covers are listed as such. Exits with 1 if one fails. `--without` turns a saving of work
+off (`photowalk/models/savings.py`), or one after the other, and compares those goldens that come by way of it.
 """
 
 from __future__ import annotations
@@ -12,28 +13,43 @@ import argparse
 import importlib.util
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
+
+from photowalk.models.savings import NAMES, Savings
 
 GROUPS = ("network", "diffusion", "geometry", "pipeline", "reconstruction", "windows", "training")
 
 Comparison = tuple[str, float, float]  # what was compared, largest error, tolerance
-Check = Callable[[Path], Iterable[Comparison]]
+Check = Callable[..., Iterable[Comparison]]  # of a folder; of `savings` too, where they matter
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Compare photowalk with outputs of the published system.")
     parser.add_argument("folder", type=Path, help="folder of golden .json, .safetensors and .txt files")
     parser.add_argument("--verbose", action="store_true", help="print every comparison")
+    parser.add_argument("--without", choices=("each", *NAMES), metavar="SAVING", help=f"each, {', '.join(NAMES)}")
     arguments = parser.parse_args()
     if not arguments.folder.is_dir():
         parser.error(f"{arguments.folder} is no folder: give one that holds golden files")
+    names = NAMES if arguments.without == "each" else [arguments.without]
+    return max(run(arguments.folder, arguments.verbose, name) for name in names)
+
+
+def run(folder: Path, verbose: bool, without: str | None = None) -> int:
+    """The exit code."""
     checks = collect_checks()
-    goldens = sorted(
-        {file.stem for file in arguments.folder.iterdir() if file.suffix in (".json", ".safetensors", ".txt")}
-    )
+    goldens = sorted({file.stem for file in folder.iterdir() if file.suffix in (".json", ".safetensors", ".txt")})
+    if without is not None:
+        print(f"without {without}")
+        goldens = [
+            golden for golden in goldens if golden in checks and "savings" in signature(checks[golden]).parameters
+        ]
+        checks = {golden: partial(checks[golden], savings=Savings.without([without])) for golden in goldens}
     covered = [golden for golden in goldens if golden in checks]
-    failed = [g for g in covered if not report(g, compare(checks[g], arguments.folder), arguments.verbose)]
+    failed = [g for g in covered if not report(g, compare(checks[g], folder), verbose)]
     for golden in goldens:
         if golden not in checks:
             print(f"{golden:24s} not covered")

@@ -18,11 +18,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from photowalk.models.history_layout import HistoryLayout
-from photowalk.models.lora import merge_lora
+from photowalk.models.lora import add_lora, merge_layer, merge_lora, merged_and_beside, read_lora
 from photowalk.models.rope import packed_angles
-from photowalk.models.world_transformer import NetworkInputs, WorldTransformer
+from photowalk.models.savings import ALL_SAVINGS, Savings
+from photowalk.models.world_transformer import NetworkInputs, PreparedConditioning, WorldTransformer
 
 Comparison = tuple[str, float, float]
+Prepare = Callable[[NetworkInputs], PreparedConditioning]
 
 NETWORK_TOLERANCE = 1e-5  # float32 and another order of additions
 ANGLE_TOLERANCE = 1e-6
@@ -53,12 +55,14 @@ def check_published_keys(folder: Path) -> Iterable[Comparison]:
     yield "names and shapes", _differences({n: list(v.shape) for n, v in network.state_dict().items()}, wanted), 0.0
 
 
-def check_case(folder: Path, name: str) -> Iterable[Comparison]:
+def check_case(folder: Path, name: str, savings: Savings = ALL_SAVINGS) -> Iterable[Comparison]:
     """One pass through the network: what goes in, what every block makes of it, what comes out."""
     network, golden = tiny_network(folder), load_file(folder / f"{name}.safetensors")
     case = read_case(folder / f"{name}.json", network.config.layout)
     with torch.inference_mode():
-        for what, ours, located in chain(_packed(network, case), _blocks(network, case), _velocities(network, case)):
+        prepare = partial(network.prepare_inputs, savings=savings)
+        parts = (_packed(network, prepare, case), _blocks(network, prepare, case), _velocities(network, prepare, case))
+        for what, ours, located in chain(*parts):
             wanted = golden[what] if located is None else golden[what][:, located]
             yield what, _error(ours, wanted), ANGLE_TOLERANCE if what == "tok_freqs" else NETWORK_TOLERANCE
 
@@ -105,13 +109,19 @@ def check_lora_file(folder: Path) -> Iterable[Comparison]:
         yield f"{name} with and without", _error(network.state_dict()[name], value), 1e-6
 
 
-def check_lora(folder: Path) -> Iterable[Comparison]:
-    """The velocity with an adaptation merged into the weights."""
+def check_lora(folder: Path, savings: Savings = ALL_SAVINGS) -> Iterable[Comparison]:
+    """The velocity with an adaptation, merged into the weights or beside them."""
     network, stated = tiny_network(folder), _json(folder / "lora_out.json")
     case = read_case(folder / "lora_out.json", network.config.layout)
-    merge_lora(network, load_file(folder / "lora_tiny.safetensors"), stated["weight"])
+    changes = [(read_lora(network, load_file(folder / "lora_tiny.safetensors")), stated["weight"])]
+    merged, beside = merged_and_beside(changes, all_merged=savings.merged_loras)
+    for way, chosen in ((merge_layer, merged), (add_lora, beside)):
+        for name, parts, weight in (
+            (name, parts, weight) for layers, weight in chosen for name, parts in layers.items()
+        ):
+            way(network.get_submodule(name), parts, weight)
     with torch.inference_mode():
-        velocity = network(case.noisy, case.timestep, network.prepare_inputs(case.inputs))
+        velocity = network(case.noisy, case.timestep, network.prepare_inputs(case.inputs, savings=savings))
     yield "out", _error(velocity, load_file(folder / "lora_out.safetensors")["out"]), NETWORK_TOLERANCE
 
 
@@ -147,9 +157,11 @@ def _draw(rule: dict[str, Any]) -> Tensor:
     return values.tanh() if rule.get("then") == "tanh" else values
 
 
-def _packed(network: WorldTransformer, case: Case) -> Iterator[tuple[str, Tensor, Tensor | slice | None]]:
+def _packed(
+    network: WorldTransformer, prepare: Prepare, case: Case
+) -> Iterator[tuple[str, Tensor, Tensor | slice | None]]:
     """Tokens and angles; the third value picks the golden's tokens that ours correspond to."""
-    prepared = network.prepare_inputs(case.inputs)
+    prepared = prepare(case.inputs)
     rows, columns = (size // side for size, side in zip(case.noisy.shape[-2:], network.config.patch[1:]))
     head_dim = network.config.width // network.config.heads
     yield "tok_freqs", packed_angles(network.config.layout, head_dim, rows, columns), None
@@ -162,13 +174,13 @@ def _packed(network: WorldTransformer, case: Case) -> Iterator[tuple[str, Tensor
     yield "tok_buf_head", correspondence[..., :64], prepared.located
 
 
-def _blocks(network: WorldTransformer, case: Case) -> Iterator[tuple[str, Tensor, slice | None]]:
-    """What every block gives; the last one for the new frames only, since nothing else is computed."""
+def _blocks(network: WorldTransformer, prepare: Prepare, case: Case) -> Iterator[tuple[str, Tensor, slice | None]]:
+    """What every block gives; the last one for the new frames only, unless that is not to be saved."""
     seen: list[Tensor] = []
     hooks = [
         block.register_forward_hook(lambda _module, _inputs, tokens: seen.append(tokens)) for block in network.blocks
     ]
-    network(case.noisy, case.timestep, network.prepare_inputs(case.inputs))
+    network(case.noisy, case.timestep, prepare(case.inputs))
     for hook in hooks:
         hook.remove()
     for i, tokens in enumerate(seen):
@@ -176,13 +188,13 @@ def _blocks(network: WorldTransformer, case: Case) -> Iterator[tuple[str, Tensor
         yield f"block{i}", tokens, slice(-tokens.shape[1], None) if last else None
 
 
-def _velocities(network: WorldTransformer, case: Case) -> Iterator[tuple[str, Tensor, None]]:
+def _velocities(network: WorldTransformer, prepare: Prepare, case: Case) -> Iterator[tuple[str, Tensor, None]]:
     inputs = case.inputs
     without_correspondence = replace(inputs, correspondence=torch.zeros_like(inputs.correspondence))
     without_rays = replace(inputs, rays=torch.zeros_like(inputs.rays))
     for name, given in {"out": inputs, "out_nobuf": without_correspondence, "out_nocam": without_rays}.items():
-        yield name, network(case.noisy, case.timestep, network.prepare_inputs(given)), None
-    yield "out_int_t", network(case.noisy, case.timestep.long(), network.prepare_inputs(inputs)), None
+        yield name, network(case.noisy, case.timestep, prepare(given)), None
+    yield "out_int_t", network(case.noisy, case.timestep.long(), prepare(inputs)), None
 
 
 def tiny_network(folder: Path) -> WorldTransformer:

@@ -27,6 +27,7 @@ from photowalk.geometry.cameras import Cameras
 from photowalk.memory.policies import GreedyCoverage
 from photowalk.models.conditioning import Conditioning
 from photowalk.models.protocols import ImageEncoder, TextEncoder
+from photowalk.models.savings import ALL_SAVINGS, Savings
 from photowalk.models.wan_codec import WanCodec
 from photowalk.perception.depth import DepthEstimate, DepthEstimator
 from photowalk.presets import lyra2_14b_generation
@@ -88,13 +89,14 @@ def _drawn_weight(name: str, shape: tuple[int, ...]) -> Tensor:
     return values * float(np.float32(1 / np.sqrt(np.prod(shape[1:])))) if len(shape) > 1 else 0.1 * values
 
 
-def check_prepared_chunk(folder: Path) -> Iterable[Comparison]:
+def check_prepared_chunk(folder: Path, savings: Savings = ALL_SAVINGS) -> Iterable[Comparison]:
     """The whole conditioning of a late chunk, as the generator builds it after frames that are given by a formula."""
     yield from check_prepare_inputs(folder)
     golden, stated = load_file(folder / "prepare_inputs.safetensors"), _json(folder / "prepare_inputs.json")
     generator = build_generator(
         folder, UniPC(1), Texts({"": torch.zeros(1, 1, 1)}), Cells(torch.zeros(192, 1), torch.zeros(1, 1))
     )
+    generator = replace(generator, placement=replace(generator.placement, savings=savings))
     height, width = stated["resolution"]
     cameras = Cameras(golden["w2c"][0], golden["K"][0], height, width)
     first, last = stated["target_frames"]
@@ -138,11 +140,12 @@ def formula_video(seed: int, frames: Iterable[int], height: int, width: int) -> 
     return torch.from_numpy(np.array(pictures).astype(np.float32))
 
 
-def check_walk(folder: Path, name: str) -> Iterable[Comparison]:
+def check_walk(folder: Path, name: str, savings: Savings = ALL_SAVINGS) -> Iterable[Comparison]:
     """A photo and its chunks through the generator as the preset assembles it, on tiny networks."""
     golden, stated = load_file(folder / f"{name}.safetensors"), _json(folder / f"{name}.json")
     cameras = Cameras(golden["w2c"][0], golden["K"][0], *stated["resolution"])
     generator, recorder = _tiny_generator(folder, golden, stated)
+    generator = replace(generator, placement=replace(generator.placement, savings=savings))
     frames = generator.config.conditioning.layout.new_frames * generator.codec.temporal_factor
     with torch.inference_mode():
         state = generator.start(_unit(golden["rgb0"][0, :, 0]), depth=golden["depth0"][0, 0, 0], camera=cameras[0])
@@ -276,9 +279,10 @@ class Cells:
         return (cells @ self.matrix)[:, None] + self.constant
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Depths:
     stored: Tensor | None  # [F, H, W] of the first chunk; nobody reads those of later ones
+    name: str = "the golden"
 
     def estimate_photo(self, photo: Tensor, focal_px: float | None = None) -> DepthEstimate:
         raise ValueError("the goldens give the photo's depth")

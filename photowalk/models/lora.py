@@ -7,9 +7,10 @@ Keys are `<module>.lora_A.weight` [r, in] and `.lora_B.weight` [out, r] (also `l
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 _PREFIXES = ("diffusion_model.", "net.", "lora_unet_")
@@ -23,6 +24,8 @@ _PARTS = {
     ".diff": "difference",
 }
 _FLAT_DIFFERENCE = 0.016  # published files carry differences of this spread that mean nothing; the reference drops them
+
+Changes = Sequence[tuple[Mapping[str, Mapping[str, Tensor]], float]]  # of adaptations: what `read_lora` gives, weight
 
 
 @torch.no_grad()
@@ -43,6 +46,34 @@ def merge_layer(layer: nn.Linear, parts: Mapping[str, Tensor], weight: float) ->
     on_device = {name: part.to(layer.weight.device) for name, part in parts.items()}
     for parameter, change in _changes(layer, on_device, weight):
         parameter.copy_(parameter.float() + change)
+
+
+def merged_and_beside(changes: Changes, *, all_merged: bool) -> tuple[Changes, Changes]:
+    """The adaptations that are merged into weights, and those that compute beside their layers. Outside of the blocks
+    all are merged: some layers there are never called, their weights are read."""
+
+    def those(*, beside: bool) -> Changes:
+        wanted = {
+            name: (name.startswith("blocks.") and not all_merged) == beside for layers, _ in changes for name in layers
+        }
+        return [({name: parts for name, parts in layers.items() if wanted[name]}, weight) for layers, weight in changes]
+
+    return those(beside=False), those(beside=True)
+
+
+def add_lora(layer: nn.Module, parts: Mapping[str, Tensor], weight: float) -> None:
+    """As `merge_layer`, but computed beside the layer whenever it is called, as adaptations are trained; its weights
+    stay as they are, wherever they lie and in whichever format."""
+    down, up, bias = (parts.get(part) for part in ("down", "up", "bias"))
+    scale = _scale(parts, weight)
+
+    def beside(_: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+        change = torch.zeros_like(output)
+        if down is not None and up is not None:
+            change = F.linear(F.linear(inputs[0], down.to(output)), up.to(output))
+        return output + scale * (change if bias is None else change + bias.to(output))
+
+    layer.register_forward_hook(beside)
 
 
 def read_lora(network: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
@@ -100,11 +131,15 @@ def _check(name: str, layer: nn.Linear, parts: dict[str, Tensor]) -> None:
 
 def _changes(layer: nn.Linear, parts: dict[str, Tensor], weight: float) -> list[tuple[Tensor, Tensor]]:
     """Parameters of the layer and what is to be added to them, float32."""
-    down, up, alpha, bias = (parts.get(part) for part in ("down", "up", "alpha", "bias"))
-    scale, changes = weight, []
+    down, up, bias = (parts.get(part) for part in ("down", "up", "bias"))
+    scale, changes = _scale(parts, weight), []
     if down is not None and up is not None:
-        scale = weight if alpha is None else weight * float(alpha) / len(down)
         changes.append((layer.weight, scale * (up.float() @ down.float())))
     if bias is not None:
         changes.append((layer.bias, scale * bias.float()))
     return changes
+
+
+def _scale(parts: Mapping[str, Tensor], weight: float) -> float:
+    alpha, down = parts.get("alpha"), parts.get("down")
+    return weight if alpha is None or down is None else weight * float(alpha) / len(down)
