@@ -1,6 +1,6 @@
 """How good splats of walks are at frames that they were not made from, and how many they are.
 
-    python benchmarks/reconstruction.py [--walks 20] [--refine 200] [--exact-only FILE] [--weights FILE]
+    python benchmarks/reconstruction.py [--walks 20] [--frames 161] [--refine 200] [--exact-only FILE] [--weights FILE]
         [--work out/reconstruction] [--minutes M] [--only NAME ...] [--features FILE] [--office FOLDER] [--looks FOLDER]
 
 Every 8th frame is held out. Synthetic walks have held-out seeds, exact frames and cameras and exact depth in every
@@ -51,7 +51,6 @@ from photowalk.world.store import WorldStore
 
 SIZE = (256, 448)
 OFFICE_SIZE = (240, 360)
-FRAMES = 161
 HELD_OUT_EVERY = 8
 DEPTH_EVERY = 4  # frames of a synthetic walk, as generated ones have it
 
@@ -82,6 +81,7 @@ class Row:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--walks", type=int, default=20)
+    parser.add_argument("--frames", type=int, default=161, help="of a walk")
     parser.add_argument("--refine", type=int, default=200)
     parser.add_argument("--weights", type=Path, default=WEIGHTS / "nano" / "splats.safetensors")
     parser.add_argument("--exact-only", type=Path)
@@ -193,18 +193,20 @@ def _judged(
 
 def _walks(options: argparse.Namespace) -> Iterator[tuple[str, str, Callable[[], Clip]]]:
     """Kind, name and how to come by each walk."""
+    frames = options.frames
     for seed in HELD_OUT_SEEDS[: options.walks]:
-        yield "synthetic", str(seed), cache(partial(_synthetic, seed, options.work / "synthetic" / str(seed)))
-        yield "generated", str(seed), cache(partial(_generated, seed, options.work / "worlds" / str(seed)))
+        name = f"{seed}_{frames}"
+        yield "synthetic", name, cache(partial(_synthetic, seed, frames, options.work / "synthetic" / name))
+        yield "generated", name, cache(partial(_generated, seed, frames, options.work / "worlds" / name))
     if options.office is not None:
-        yield "office", options.office.name, cache(partial(_office, options.office))
+        yield "office", options.office.name, cache(partial(_office, options.office, frames))
 
 
-def _synthetic(seed: int, folder: Path) -> Clip:
+def _synthetic(seed: int, frames: int, folder: Path) -> Clip:
     """Rendered once and then read again."""
     if not (folder / "clip.json").exists():
         world = SyntheticWorld.sample(seed)
-        clip = world.render(world.walk(FRAMES, seed, size=SIZE))
+        clip = world.render(world.walk(frames, seed, size=SIZE))
         write_clip(folder, clip, source=f"photowalk.synthetic, seed {seed}", licence="CC0-1.0")
     clip = read_clip(folder)
     assert clip.depth is not None
@@ -213,13 +215,13 @@ def _synthetic(seed: int, folder: Path) -> Clip:
     return Clip(clip.video, clip.cameras, depth)
 
 
-def _generated(seed: int, folder: Path) -> Clip:
+def _generated(seed: int, frames: int, folder: Path) -> Clip:
     """nano's walk from the synthetic world's first frame, which is made if it is not there."""
     world = SyntheticWorld.sample(seed)
-    cameras = world.walk(FRAMES, seed, size=SIZE)
+    cameras = world.walk(frames, seed, size=SIZE)
     first = world.render(cameras[:1])
     assert first.depth is not None
-    still = Clip(first.video.expand(FRAMES, -1, -1, -1), cameras, first.depth.expand(FRAMES, -1, -1), first.prompt)
+    still = Clip(first.video.expand(frames, -1, -1, -1), cameras, first.depth.expand(frames, -1, -1), first.prompt)
     walk_into(still, folder, load_preset("nano"))
     store = WorldStore(folder)
     clips = [store.chunk(index).clip for index in range(len(store.manifest.chunks))]
@@ -227,8 +229,8 @@ def _generated(seed: int, folder: Path) -> Clip:
     return Clip(torch.cat([clip.video for clip in clips]), store.cameras(), depth)
 
 
-def _office(folder: Path) -> Clip:
-    return read_rgbd_walk(folder, *OFFICE_SIZE, frames=slice(FRAMES))
+def _office(folder: Path, frames: int) -> Clip:
+    return read_rgbd_walk(folder, *OFFICE_SIZE, frames=slice(frames))
 
 
 if __name__ == "__main__":
