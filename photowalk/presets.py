@@ -5,7 +5,7 @@ Everything else is built from the same classes, whatever the preset.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -353,7 +353,10 @@ def lyra2_footprint(height: int, width: int, guidance: float) -> Footprint:
     generation = lyra2_14b_generation(guidance)
     frames = generation.conditioning.layout.new_frames * codec.temporal_factor
     return footprint(
-        *(network.bfloat16() for network in (denoiser, text, image, codec)),
+        denoiser.bfloat16(),
+        text.bfloat16(),
+        image.bfloat16(),
+        codec.bfloat16(),
         depth,
         latent_size=(height // codec.spatial_factor, width // codec.spatial_factor),
         codec_factors=(codec.temporal_factor, codec.spatial_factor),

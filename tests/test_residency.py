@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -10,11 +11,15 @@ import torch
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
+from test_depth_anything3 import TINY
 from tiny_published import HEIGHT, WIDTH, tiny_clip, tiny_denoiser, tiny_published, tiny_tokenizer, tiny_umt5, tiny_wan
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from photowalk.geometry.paths import forward
 from photowalk.models.clip_image import ClipImage
+from photowalk.models.depth_anything3.network import DepthAnything3
 from photowalk.models.umt5_text import Umt5Text
 from photowalk.models.wan_codec import WanCodec
 from photowalk.models.weight_only import WeightOnlyLinear
@@ -27,7 +32,7 @@ from photowalk.world.residency.visiting import VisitingCodec, let_visit
 
 CPU = torch.device("cpu")
 PLACEMENT = Placement(CPU, torch.float32, "a test")
-NOTHING = Footprint(2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+NOTHING = Footprint(2, 1, 1, *[0] * 11)
 
 
 def plan(streamed=(), weights="bfloat16"):
@@ -166,16 +171,45 @@ def test_a_chunk_of_coarse_weights_stays_near(resident, walk):
     assert (coarse.latents - walk.latents).square().mean().sqrt() < 0.05 * walk.latents.std()
 
 
-def test_what_visits_is_at_home_between_uses_and_after_errors():
-    network = tiny_umt5()
-    let_visit(network, torch.device("meta"))  # where nothing can be computed, but residence is seen
-    embedding = network.get_input_embeddings()
-    assert embedding(torch.tensor([[1]])).is_meta
-    assert not embedding.weight.is_meta
-    block = network.encoder.block[0]
+class OneDevice(TorchDispatchMode):
+    """Fails where an operation meets tensors of two devices; on torch's meta device many would not."""
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor) and each.dim()]
+        if "copy" not in str(operation):
+            assert len({tensor.device for tensor in tensors}) < 2, operation
+        return operation(*args, **(kwargs or {}))
+
+
+def test_encoders_that_visit_a_device_compute_there_and_nowhere_else(monkeypatch):
+    monkeypatch.setattr("transformers.masking_utils._ignore_bidirectional_mask_sdpa", lambda *_: False)  # reads values
+    text, image, meta = tiny_umt5(), tiny_clip(), torch.device("meta")
+    let_visit(text, meta)
+    let_visit(image, meta)
+    words = {"input_ids": torch.zeros(1, 4, dtype=torch.long), "attention_mask": torch.ones(1, 4, dtype=torch.long)}
+    with OneDevice():
+        assert text(**words).last_hidden_state.is_meta
+        assert image(pixel_values=torch.zeros(1, 3, 28, 28, device=meta)).last_hidden_state.is_meta
+    assert not text.get_input_embeddings().weight.is_meta
+
+
+def test_the_depth_network_that_visits_a_device_computes_there(monkeypatch):
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # it knows no meta device
+    network, meta = DepthAnything3(TINY).eval(), torch.device("meta")
+    let_visit(network, meta)
+    images, eye = torch.zeros(2, 3, 28, 28, device=meta), torch.eye(4, device=meta).expand(2, 4, 4)
+    with OneDevice():
+        assert network(images, eye, eye[:, :3, :3]).depth.is_meta
+        assert network.metric(images)[0].is_meta
+
+
+def test_a_visitor_is_at_home_again_after_an_error():
+    layer = nn.Linear(2, 2)
+    let_visit(layer, CPU)
+    home = layer.weight
     with pytest.raises(RuntimeError):
-        block(torch.zeros(1, 2, 17))
-    assert not any(parameter.is_meta for parameter in block.parameters())
+        layer(torch.zeros(1, 3))
+    assert layer.weight is home
 
 
 @pytest.fixture(scope="module")

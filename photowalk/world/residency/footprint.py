@@ -10,11 +10,11 @@ from torch import nn
 from photowalk.models.world_transformer import WorldTransformer
 from photowalk.world.residency.arrange import block_layers
 from photowalk.world.residency.plan import Footprint
-from photowalk.world.residency.visiting import visiting_blocks
+from photowalk.world.residency.visiting import visiting_layers
 
-_BYTES = 2  # of a number in bfloat16
 _WIDTHS_PER_TOKEN = 24  # bytes per token and width at the peak of a block: queries and keys being rotated in float32
 _CODING, _STREAMS = 10_000, 7_540  # bytes per pixel of a frame: while it is coded; kept between calls
+_SEEING = 1_600  # bytes per pixel of a picture that the depth network sees: Depth Anything 3 at its largest
 _CHUNKS = 4  # of a walk that is kept on the GPU, as the planner assumes
 
 
@@ -28,8 +28,9 @@ def footprint(
     latent_size: tuple[int, int],
     codec_factors: tuple[int, int],  # frames per latent frame, pixels per latent row
     branches: int,  # 2 with guidance
+    views: int,  # that the depth network sees at once
 ) -> Footprint:
-    """For frames of `latent_size` times the codec's factor. Networks are counted as bfloat16, whatever they are in.
+    """For frames of `latent_size` times the codec's factor, and networks in the number formats they are in.
 
     The figures for working memory were measured by following every allocation of the published classes on a CPU.
     """
@@ -40,7 +41,7 @@ def footprint(
     pixels = latent_size[0] * latent_size[1] * side**2
     frames = denoiser.config.layout.new_frames * group
     picture = 3 * 4 + 4  # bytes per pixel of float32 colours and depth
-    visitors = [visitor for network in (text, image, depth) for visitor in visiting_blocks(network)]
+    visitors = [visitor for network in (text, image, depth) for visitor in visiting_layers(network)]
     return Footprint(
         blocks=blocks,
         step=groups[0],
@@ -53,6 +54,7 @@ def footprint(
         largest_visitor=max(map(_size, visitors)),
         sampling=_sampling(denoiser.config, latent_size, branches) + frames * pixels * picture,  # with its preview
         coding=_CODING * pixels + frames * pixels * picture,
+        seeing=_SEEING * pixels * views,
         streams=_STREAMS * pixels,
         walk=_CHUNKS * frames * pixels * picture,
     )
@@ -73,9 +75,8 @@ def _sampling(config: WorldTransformer.Config, latent_size: tuple[int, int], bra
     told = (
         latents * block_values * (6 * config.layout.frames + 4 * config.layout.space_frames * config.layout.new_frames)
     )
-    return _WIDTHS_PER_TOKEN * config.width * tokens + _BYTES * prepared + 4 * told
+    return _WIDTHS_PER_TOKEN * config.width * tokens + 2 * prepared + 4 * told
 
 
 def _size(*modules: nn.Module) -> int:
-    unique = {id(weight): weight.numel() for module in modules for weight in module.parameters()}
-    return _BYTES * sum(unique.values())
+    return sum({id(weight): weight.nbytes for module in modules for weight in module.parameters()}.values())

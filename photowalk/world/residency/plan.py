@@ -24,7 +24,7 @@ class PlanError(ValueError):
 
 @dataclass(frozen=True)
 class Footprint:
-    """What the large networks take of memory, in bytes, at one size of the frames; weights in bfloat16."""
+    """What large networks take of memory, in bytes, at one size of the frames; the denoiser's weights in bfloat16."""
 
     blocks: int  # of the denoiser
     step: int  # weights of a block that every pass of the denoiser reads
@@ -34,9 +34,10 @@ class Footprint:
     image: int
     codec: int
     depth: int
-    largest_visitor: int  # of the blocks in which the text and picture encoders and the depth network visit
+    largest_visitor: int  # of the layers in which the text and picture encoders and the depth network visit
     sampling: int  # working memory of the denoiser, and what it is told of a chunk
     coding: int  # working memory of the codec
+    seeing: int  # working memory of the depth network
     streams: int  # state of the codec's streams
     walk: int  # frames, depths and latents of a walk of a few chunks
 
@@ -63,9 +64,9 @@ class Plan:
         kept = RESERVE + sizes.walk + sizes.rest + (sizes.blocks - streamed) * block
         kept += SLOTS * block if streamed else 0
         if self.visiting:
-            stages = (sizes.sampling, sizes.codec + sizes.streams + sizes.coding, sizes.largest_visitor)
-            return kept + max(stages)
-        return kept + sizes.visitors + sizes.streams + max(sizes.sampling, sizes.coding)
+            coding = sizes.codec + sizes.streams + sizes.coding
+            return kept + max(sizes.sampling, coding, sizes.seeing, sizes.largest_visitor)
+        return kept + sizes.visitors + sizes.streams + max(sizes.sampling, sizes.coding, sizes.seeing)
 
     @property
     def host(self) -> int:
@@ -95,7 +96,7 @@ class Plan:
             f"{sizes.codec / GB:.1f}, depth {sizes.depth / GB:.1f} GB: "
             + ("there only while they are used" if self.visiting else "stay"),
             f"  working memory: sampling {sizes.sampling / GB:.1f}, codec {sizes.coding / GB:.1f} and its streams "
-            f"{sizes.streams / GB:.1f}, walk {sizes.walk / GB:.1f} GB",
+            f"{sizes.streams / GB:.1f}, depth {sizes.seeing / GB:.1f}, walk {sizes.walk / GB:.1f} GB",
         ]
         if streamed:
             seconds, wait = self.copied_in_a_pass / PINNED_RATE, self.copied_in_a_chunk / PINNED_RATE

@@ -18,14 +18,20 @@ from photowalk.models.wan_codec import WanCodec
 
 
 def let_visit(network: nn.Module, device: torch.device) -> None:
-    """From now on every block of `network` is on the device only while it computes, and what it is given is brought
-    along. A block is an item of a `ModuleList`, or a part without such a list."""
-    for part in _with_lists(network):  # what they hold themselves is little: a class token, a table of positions
-        _put(part, {name: tensor.to(device) for name, tensor in _own(part)})
-    for block in visiting_blocks(network):
-        visit = _Visit(block, device)
-        block.register_forward_pre_hook(visit.begin, with_kwargs=True)
-        block.register_forward_hook(visit.end, always_call=True)
+    """From now on every layer of `network` is on the device only while it computes, and what it is given is brought
+    along. A layer is a module without parts; what other modules hold themselves is little (a class token) and stays."""
+    for part in network.modules():
+        if any(True for _ in part.children()):
+            _put(part, {name: tensor.to(device) for name, tensor in _own(part)})
+    for layer in visiting_layers(network):
+        visit = _Visit(layer, device)
+        layer.register_forward_pre_hook(visit.begin, with_kwargs=True)
+        layer.register_forward_hook(visit.end, always_call=True)
+
+
+def visiting_layers(network: nn.Module) -> list[nn.Module]:
+    """The parts of a network that visit one by one."""
+    return [part for part in network.modules() if not any(True for _ in part.children()) and _own(part)]
 
 
 class VisitingCodec:
@@ -55,9 +61,9 @@ def _at_home(state: StreamState) -> StreamState:
 
 
 class _Visit:
-    def __init__(self, block: nn.Module, device: torch.device) -> None:
-        self._block, self._device = block, device
-        self._home = {part: dict(_own(part)) for part in block.modules()}
+    def __init__(self, network: nn.Module, device: torch.device) -> None:
+        self._device = device
+        self._home = {part: dict(_own(part)) for part in network.modules()}
 
     def begin(self, _: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         for part, tensors in self._home.items():
@@ -77,28 +83,6 @@ def _visiting(network: nn.Module, device: torch.device) -> Iterator[None]:
         yield
     finally:
         visit.end()
-
-
-def visiting_blocks(network: nn.Module) -> Iterator[nn.Module]:
-    """The parts of a network that visit one by one."""
-    if not _has_list(network):
-        yield network
-        return
-    for child in network.children():
-        yield from child if isinstance(child, nn.ModuleList) else visiting_blocks(child)
-
-
-def _with_lists(network: nn.Module) -> Iterator[nn.Module]:
-    """The network and those of its parts that hold a list of blocks somewhere below them, but are in none."""
-    if _has_list(network):
-        yield network
-        for child in network.children():
-            if not isinstance(child, nn.ModuleList):
-                yield from _with_lists(child)
-
-
-def _has_list(network: nn.Module) -> bool:
-    return any(isinstance(part, nn.ModuleList) for part in network.modules())
 
 
 def _own(part: nn.Module) -> list[tuple[str, Tensor]]:
