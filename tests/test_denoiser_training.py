@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import CHUNK_FRAMES, HEIGHT, WIDTH, tiny_preset
+from tiny import CHUNK_FRAMES, HEIGHT, LAYOUT, WIDTH, tiny_preset
 
 from photowalk.data.clips import find_clips, read_clip, write_clip
 from photowalk.diffusion.flow import TrainingSchedule
@@ -19,8 +19,8 @@ from photowalk.synthetic import SyntheticWorld
 from photowalk.train.denoiser import DenoiserRecipe, train_denoiser
 from photowalk.train.depth import DepthRecipe, train_depth
 from photowalk.train.films import condition, film_of
-from photowalk.train.objective import PUBLISHED_TRAINABLE, Kind, Objective
-from photowalk.train.samples import build_samples, draw_batch, prepare_samples
+from photowalk.train.objective import PUBLISHED_TRAINABLE, Kind, Objective, corrupted, recalled_frames
+from photowalk.train.samples import build_samples, draw_batch, prepare_samples, texts_of
 from photowalk.train.trainer import TrainingConfig
 from photowalk.world.placement import Placement
 
@@ -194,3 +194,32 @@ def test_correspondence_may_be_left_out_in_training_as_in_walks(samples):
     built, _ = condition(film, 1, [0], GreedyCoverage(), mute)
     assert torch.equal(untold, built.correspondence)
     assert not torch.equal(told, untold)
+
+
+def test_noise_levels_of_the_past_are_the_published_ones():
+    """Numbers of the published training for the same chance."""
+    level = RELEASED.own_level(torch.tensor([0.8109287023544312]), TrainingSchedule())
+    assert level.tolist() == pytest.approx([0.27037617564201355], abs=1e-6)
+    assert float(OURS.own_level(torch.zeros(1), TrainingSchedule())) <= 0.5 + 1e-3  # from pure noise, a half of it
+    levels = RELEASED.recall_levels(torch.tensor([0.20494081139967302, 0.9839197895900581]))
+    assert levels.tolist() == pytest.approx([0.00957879, 3.61402484], rel=1e-5)
+
+
+def test_noise_of_recalled_latents_leaves_the_others():
+    history = torch.zeros(1, 2, LAYOUT.history_frames, 4, 6)
+    noise = torch.ones(1, 2, LAYOUT.space_frames, 4, 6)
+    levels = torch.arange(1.0, LAYOUT.space_frames + 1)[None]
+    noisy = corrupted(history, LAYOUT, noise, levels)
+    frames = recalled_frames(LAYOUT)
+    assert noisy[0, 0, frames, 0, 0].tolist() == levels[0].tolist()
+    others = [i for i in range(LAYOUT.history_frames) if i not in frames]
+    assert not noisy[:, :, others].any()
+
+
+def test_dropped_prompts_are_what_guidance_leads_away_from():
+    generator = tiny_preset().build(CPU)
+    dropped, nothing = texts_of(generator, ["a room", None]), texts_of(generator, ["", ""])
+    assert torch.equal(dropped[1], nothing[1])
+    assert not torch.equal(dropped[0], nothing[0])
+    negative = torch.full_like(nothing[:1], 3.0)
+    assert torch.equal(texts_of(replace(generator, negative=negative), ["a room", None])[1:], negative)

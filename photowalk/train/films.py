@@ -48,14 +48,16 @@ def clean_latents(film: Film, first: int, generator: Generator) -> Tensor:
 
 
 def condition(
-    film: Film, first: int, remembered: list[int], policy: Policy, generator: Generator
+    film: Film, first: int, remembered: list[int], policy: Policy | None, generator: Generator
 ) -> tuple[Conditioning, Preview]:
     """What the chunk from frame `first` on is told, with these frames of the film in memory."""
     config, chunk = generator.config, chunk_frames(generator)
     targets = film.cameras[first : first + chunk]
-    memory = config.memory.remember([film.views[i] for i in remembered])
-    looks = torch.linspace(0, chunk - 1, config.recall_targets + 1)[1:].long()
-    recalled = memory.recall(targets[looks], config.conditioning.layout.space_frames, policy)
+    recalled: tuple[View, ...] = ()
+    if policy is not None:
+        memory = config.memory.remember([film.views[i] for i in remembered])
+        looks = torch.linspace(0, chunk - 1, config.recall_targets + 1)[1:].long()
+        recalled = memory.recall(targets[looks], config.conditioning.layout.space_frames, policy)
     return build_conditioning(
         Past(film.timeline[:, : _seen(first, generator)], film.cameras[:first], film.views[0], film.views[first - 1]),
         recalled,

@@ -86,6 +86,12 @@ class Objective:
             return "first"
         return "own" if chance < self.first + self.own_past else "plain"
 
+    def draw_kind(self, kinds: Sequence[Kind], random: torch.Generator) -> Kind:
+        """The kind of a sample whose step is unknown; plain, if it is none of `kinds`, those there are."""
+        step = int(torch.randint(self.every, (), generator=random))
+        kind = self.kind(step, float(torch.rand((), generator=random)))
+        return kind if kind in kinds else "plain"
+
     def remembered(self, kind: Kind, frames: int, first: int, chunk: int, stride: int) -> list[int]:
         """Frames of a clip that memory holds when the chunk from frame `first` on is made. `stride` is generation's."""
         if kind == "first":
@@ -95,11 +101,11 @@ class Objective:
         near = range(first - self.memory_gap, first + chunk + self.memory_gap)
         return [i for i in range(self.memory_stride, frames, self.memory_stride) if i not in near]
 
-    def recall(self, policy: Policy | None, seed: int) -> Policy:
-        """How training chooses among them; `policy` is generation's."""
-        if self.matched_recall and policy is not None:
-            return Forgetful(policy, seed, self.forget)
-        return RandomOwnership(seed, self.forget)
+    def recall(self, policy: Policy | None, seed: int) -> Policy | None:
+        """How training chooses among them; `policy` is generation's, None where it recalls nothing."""
+        if not self.matched_recall:
+            return RandomOwnership(seed, self.forget)
+        return None if policy is None else Forgetful(policy, seed, self.forget)
 
     def own_level(self, uniform: Tensor, schedule: TrainingSchedule) -> Tensor:
         """The noise level from which the past is drawn again, [B] for places [B] in the schedule: a share of it, as
@@ -150,10 +156,3 @@ def prediction_error(
     if objective.error == "velocity":
         return weight.view(-1, 1, 1, 1, 1) * (velocity - velocity_target(clean, noise)).square()
     return (clean_estimate(noisy, velocity, sigma) - clean).square()
-
-
-def picked(kinds: Sequence[Kind], objective: Objective, random: torch.Generator) -> Kind:
-    """The kind of a sample that is drawn by chance alone, `kinds` being those there are."""
-    step = int(torch.randint(objective.every, (), generator=random))
-    kind = objective.kind(step, float(torch.rand((), generator=random)))
-    return kind if kind in kinds else "plain"

@@ -22,7 +22,7 @@ from photowalk.scene.images import write_atomically
 from photowalk.scene.types import Clip
 from photowalk.train.batches import read_sample
 from photowalk.train.films import Film, chunk_frames, clean_latents, condition, drawn_again, film_of
-from photowalk.train.objective import Kind, Objective, corrupted, picked
+from photowalk.train.objective import Kind, Objective, corrupted
 from photowalk.world.generator import Generator
 from photowalk.world.preview import Preview
 
@@ -167,7 +167,7 @@ def draw_batch(
 ) -> Batch:
     """`size` samples, each of a kind that the objective's shares choose."""
     kinds = [kind for kind, paths in samples.items() if paths]
-    chosen = [samples[picked(kinds, objective, random)] for _ in range(size)]
+    chosen = [samples[objective.draw_kind(kinds, random)] for _ in range(size)]
     paths = [paths[int(torch.randint(len(paths), (), generator=random))] for paths in chosen]
     read = [read_sample(path) for path in paths]
     tensors = {name: torch.stack([sample[name].float() for sample in read]) for name in read[0]}
