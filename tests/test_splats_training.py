@@ -7,7 +7,9 @@ import torch
 from test_reconstruct import look, path, walk
 from worlds import make_world
 
+from photowalk import World
 from photowalk.data.clips import read_clip, write_clip
+from photowalk.export.ply import read_splats
 from photowalk.geometry.cameras import Cameras
 from photowalk.kernels.rasterise import SH_DC
 from photowalk.models.splat_head import EVIDENCE, Corrections, SplatHead
@@ -27,6 +29,7 @@ from photowalk.train.splats import (
 )
 from photowalk.train.trainer import TrainingConfig
 from photowalk.world.placement import Placement
+from photowalk.world.store import WorldError
 
 TRAINING = TrainingConfig(minutes=1, learning_rate=2e-3, warmup_steps=1, average=0.9, max_steps=12, log_every=4)
 CPU = Placement(torch.device("cpu"), torch.float32, "tests run there")
@@ -185,3 +188,20 @@ def test_worlds_become_clips_once(tmp_path):
     assert (clip.depth > 0).any(-1).any(-1).sum() == 3
     with pytest.raises(ValueError, match="no worlds"):
         worlds_under([tmp_path / "samples"])
+
+
+def test_a_world_of_nano_gets_corrected_splats_unless_told_otherwise(tmp_path):
+    make_world(tmp_path / "world", chunks=2)
+    world = World.open(tmp_path / "world")
+
+    def splats(**options):
+        world.reconstruct(mesh=False, **options)
+        return read_splats(tmp_path / "world" / "scene" / "splats.ply")
+
+    learnt, plain, quarter = splats(), splats(pixel_aligned=True), splats(pixel_aligned=True, down_ratio=2)
+    assert (plain.opacities > 0.5).all()
+    assert not torch.equal(learnt.opacities.unique(), plain.opacities.unique())
+    assert len(quarter) < 0.7 * len(plain)
+    assert len(splats(down_ratio=2)) < 0.8 * len(learnt)
+    with pytest.raises(WorldError, match="1 or 2, got 3"):
+        world.reconstruct(mesh=False, down_ratio=3)
