@@ -74,10 +74,18 @@ def generate(options: argparse.Namespace) -> None:
 def zoom(options: argparse.Namespace) -> None:
     from photowalk.world.zoom import zoom as make
 
-    words = {"prompt": options.prompt, **_wording(options), "placement": _placement(options)}
-    chosen = {"preset": options.preset, "seed": options.seed, "size": options.size, "depth": options.depth}
+    chosen = {
+        "prompt": options.prompt,
+        **_wording(options),
+        "placement": _placement(options),
+        "preset": options.preset,
+        "seed": options.seed,
+        "size": options.size,
+        "depth": options.depth,
+        "on_note": _note,
+    }
     with _progress() as on_step:
-        video = make(options.photo, options.output, on_step=on_step, on_note=_note, **words, **chosen)
+        video = make(options.photo, options.output, ground=options.ground, on_step=on_step, **chosen)
     print(video)
 
 
@@ -263,12 +271,14 @@ def plan_training(options: argparse.Namespace) -> None:
 def prepare_data(options: argparse.Namespace) -> None:
     from pathlib import Path
 
-    from photowalk.data.prepare import Cut, prepare_rgbd_walk
-    from photowalk.presets import nano
+    from photowalk.data.prepare import Cut, Finding, prepare
+    from photowalk.presets import depth_estimator, nano
+    from photowalk.world.placement import choose_placement
 
     cut = Cut(options.size or (nano().height, nano().width), options.frames, options.clip_frames)
-    recording, folder = Path(options.recording), Path(options.output)
-    for clip in prepare_rgbd_walk(recording, folder, cut, prompt=options.prompt, licence=options.licence):
+    finding = Finding(lambda: depth_estimator("nano", choose_placement("cpu")), options.fov)
+    source, folder = Path(options.recording), Path(options.output)
+    for clip in prepare(source, folder, cut, finding, prompt=options.prompt, licence=options.licence):
         print(clip)
 
 
@@ -450,6 +460,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--size", type=_size, metavar="HxW", help="of the frames (default: the preset's)")
     command.add_argument("--depth", metavar="FILE", help="the photo's depth in metres: .npy, .npz, 16-bit .png")
+    command.add_argument("--ground", action="store_true", help="along the ground that the photo shows")
 
     command = _command(commands, "extend", extend, "walk on, or finish a walk that was interrupted")
     command.add_argument("world", metavar="WORLD")
@@ -512,8 +523,13 @@ def _parser() -> argparse.ArgumentParser:
     data = commands.add_parser("data", help="make clip folders of recordings; check them").add_subparsers(
         title="commands", metavar="COMMAND", required=True
     )
-    command = _command(data, "prepare", prepare_data, "make clip folders of an RGB-D walk")
-    command.add_argument("recording", metavar="FOLDER", help="with rgb/, depth/, poses_c2w.txt and intrinsics.json")
+    command = _command(data, "prepare", prepare_data, "make clip folders of a recording, posed or not")
+    command.add_argument(
+        "recording", metavar="FILE_OR_FOLDER", help="a video, pictures, COLMAP, transforms.json, ViPE or RGB-D folder"
+    )
+    command.add_argument(
+        "--fov", type=float, default=65.0, metavar="DEG", help="a guess of the width of footage's view (default: 65)"
+    )
     command.add_argument("-o", "--output", metavar="FOLDER", required=True, help="where the clip folders go")
     command.add_argument("--size", type=_size, metavar="HxW", help="(default: nano's)")
     command.add_argument(

@@ -62,3 +62,14 @@ def test_a_path_along_the_ground_keeps_the_length_of_its_steps():
     lengths = [path.camera_from_world[:, :3, 3].norm(dim=-1) for path in (flat, free)]
     torch.testing.assert_close(lengths[0], lengths[1])
     assert float((flat.camera_from_world[:, :3, 3] @ normal).abs().max()) < 1e-6
+
+
+def test_a_zoom_along_the_ground_wants_a_ground():
+    normal = torch.nn.functional.normalize(torch.tensor([0.0, -0.9, 0.3]), dim=0)
+    flat = plan_published("zoom_out ground", START, centre_depth=2.0, chunk=80, ground_normal=normal)
+    wanted = published_zoom(START, "out", centre_depth=2.0, ground_normal=normal)
+    torch.testing.assert_close(flat.camera_from_world, wanted.camera_from_world)
+    free = plan_published("zoom_out", START, centre_depth=2.0, chunk=80, ground_normal=normal)
+    assert not torch.allclose(free.camera_from_world, flat.camera_from_world)
+    with pytest.raises(PathError, match="shows none"):
+        plan_published("zoom_in ground", START, centre_depth=2.0, chunk=80)

@@ -118,10 +118,18 @@ def published_file_path(poses: Cameras, frames: int, height: int, width: int, *,
     return replace(path, camera_from_world=scaled)
 
 
-def plan_published(path: str, start: Cameras, *, centre_depth: float, chunk: int) -> Cameras:
+def follows_ground(path: str) -> bool:
+    """Whether `plan_published` wants the ground's normal for it."""
+    return path.replace("-", "_").split()[1:] == ["ground"]
+
+
+def plan_published(
+    path: str, start: Cameras, *, centre_depth: float, chunk: int, ground_normal: Tensor | None = None
+) -> Cameras:
     """A path as the published programs take it -> cameras [1 + k * chunk].
 
-    `path` is "zoom_in" or "zoom_out", the zoom program's; a preset with, in any order, a direction, a strength and a
+    `path` is "zoom_in" or "zoom_out", the zoom program's, "zoom_in ground" with steps laid into the ground of
+    `ground_normal` [3], pointing up in the frame of `start`; a preset with, in any order, a direction, a strength and a
     number of frames ("horizontal_zoom right 0.5 241"; 161 frames unless said otherwise); or a file, whose poses are
     taken as they are, in the world of the file, `start` being ignored but for its image size. Raises PathError.
     """
@@ -132,9 +140,12 @@ def plan_published(path: str, start: Cameras, *, centre_depth: float, chunk: int
             raise PathError(f"{path}: holds {len(poses)} poses, a published path wants at least {chunk + 1}")
         return published_file_path(poses, frames, start.height, start.width).to(start.camera_from_world)
     name, *words = path.replace("-", "_").split()
-    if name in ("zoom_in", "zoom_out") and not words:
+    if name in ("zoom_in", "zoom_out") and (not words or follows_ground(path)):
         way, (_, _, usual) = name.removeprefix("zoom_"), ZOOM_IN if name == "zoom_in" else ZOOM_OUT
-        return published_zoom(start, way, centre_depth=centre_depth, frames=_whole(usual, chunk))
+        if words and ground_normal is None:
+            raise PathError(f"'{path}' wants a ground to follow, and the photo shows none; leave the word 'ground' out")
+        normal = ground_normal if words else None
+        return published_zoom(start, way, centre_depth=centre_depth, ground_normal=normal, frames=_whole(usual, chunk))
     direction, strength, frames = "left", 0.2, 161
     for word in words:
         if word in DIRECTIONS:

@@ -22,9 +22,10 @@ from photowalk.geometry.cameras import Cameras
 from photowalk.geometry.path_files import is_path_file
 from photowalk.geometry.path_language import plan
 from photowalk.geometry.paths import PathError
-from photowalk.geometry.published_paths import plan_published
+from photowalk.geometry.published_paths import follows_ground, plan_published
 from photowalk.models.splat_head import RATIOS
 from photowalk.perception.captions import Captioner
+from photowalk.perception.ground import ground_normal
 from photowalk.presets import PRESETS, Preset, depth_estimator, depth_licence, gives_splats, load_preset, splat_network
 from photowalk.scene.collision import shorten
 from photowalk.scene.depth_files import read_depth
@@ -133,7 +134,8 @@ class World:
         if isinstance(path, str):  # a wrong path should not wait for the networks
             stand_in = Cameras.from_fov(torch.eye(4), 60.0, height, width)
             if legacy:
-                planned = plan_published(path, stand_in, centre_depth=1.0, chunk=preset.chunk_frames)
+                up = torch.tensor([0.0, -1.0, 0.0])
+                planned = plan_published(path, stand_in, centre_depth=1.0, chunk=preset.chunk_frames, ground_normal=up)
                 camera = planned[0] if is_path_file(path) else None  # the world is the file's
             else:
                 plan(path, stand_in, start_of_walk=stand_in, reference_depth=1.0, chunk=preset.chunk_frames)
@@ -576,7 +578,11 @@ def _plan(
     elif "legacy" in manifest.source:
         if is_path_file(path) and len(state.chunks) > 1:
             raise PathError(f"{path}: a published path file is walked from the photo on; generate a world with it")
-        text, cameras = path, plan_published(path, start, centre_depth=manifest.reference_depth, chunk=size)[1:]
+        normal = ground_normal(state.views[-1]) if follows_ground(path) else None
+        cameras = plan_published(path, start, centre_depth=manifest.reference_depth, chunk=size, ground_normal=normal)[
+            1:
+        ]
+        text = path
     else:
         planned = plan(
             path,

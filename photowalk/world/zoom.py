@@ -18,9 +18,12 @@ from photowalk.world.session import World
 from photowalk.world.store import FRAMES_PER_SECOND, WorldError
 
 
-def zoom(photo: str | Path, folder: str | Path, *, on_step: OnStep = lambda step: None, **options: Any) -> Path:
-    """The worlds `zoom_in` and `zoom_out` in a new folder, and `zoom.mp4`: out backwards, then in. `options` are those
-    of `World.create`. The photo is shown once where the published video shows it twice. Raises as `World.create`."""
+def zoom(
+    photo: str | Path, folder: str | Path, *, ground: bool = False, on_step: OnStep = lambda step: None, **options: Any
+) -> Path:
+    """The worlds `zoom_in` and `zoom_out` in a new folder, and `zoom.mp4`: out backwards, then in. With `ground` steps
+    are laid into the ground that the photo shows. `options` are those of `World.create`. The photo is shown once where
+    the published video shows it twice. Raises as `World.create`, and PathError where there is no ground to follow."""
     folder = Path(folder)
     if folder.exists():
         raise WorldError(f"{folder} exists already; choose another folder, or delete it first")
@@ -32,8 +35,9 @@ def zoom(photo: str | Path, folder: str | Path, *, on_step: OnStep = lambda step
         folder.rmdir()
         raise
     back = ahead.branch(folder / "zoom_out")
-    ahead.extend("zoom_in", **told, on_step=on_step)
-    back.extend("zoom_out", **told, on_step=on_step)
+    along = " ground" if ground else ""
+    ahead.extend("zoom_in" + along, **told, on_step=on_step)
+    back.extend("zoom_out" + along, **told, on_step=on_step)
     write_mp4(folder / "zoom.mp4", _frames(back, ahead), FRAMES_PER_SECOND)
     return folder / "zoom.mp4"
 
