@@ -29,6 +29,7 @@ class LearntLift:
 
     network: SplatHead
     ratio: int = 1
+    blends: bool = False  # colours are such that they look right where splats overlap
 
     def __call__(self, view: View, surface: Surface, chosen: Tensor, beside: Sequence[View]) -> Splats:
         corrections: Corrections = self.network(evidence(view, surface, beside), self.ratio)

@@ -75,6 +75,11 @@ class Lifter(Protocol):
         """For how many pixels along each side a splat is made."""
         ...
 
+    @property
+    def blends(self) -> bool:
+        """Whether a splat's colour is that of what it lies in, so that later views may average it."""
+        ...
+
     def __call__(self, view: View, surface: Surface, chosen: Tensor, beside: Sequence[View]) -> Splats:
         """Splats for the `chosen` [H, W] pixels of a view, whose surface is given; `beside` are views taken shortly
         before and after it, as far as there are any."""
@@ -86,6 +91,7 @@ class PixelAligned:
     """Implements `Lifter` without a network."""
 
     ratio: int = 1
+    blends: bool = True
 
     def __call__(self, view: View, surface: Surface, chosen: Tensor, beside: Sequence[View]) -> Splats:
         if self.ratio == 1:
