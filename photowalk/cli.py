@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +26,7 @@ DEFAULT_PATH = "walk"  # an oval that comes back to where it began, 161 frames a
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        _run(options)
     except KeyboardInterrupt:
         print("\ncancelled; what was finished is kept, what was in work is not", file=sys.stderr)
         return 130
@@ -44,6 +45,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 1
     return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    """Of the processes that torchrun starts for a walk the first does what was asked, the others help it denoise."""
+    if "team" not in options or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return options.run(options)
+    from photowalk.parallel.team import joined
+
+    with joined() as options.team:
+        if options.team.leads:
+            options.run(options)
+        else:
+            _help(options)
+
+
+def _help(options: argparse.Namespace) -> None:
+    from photowalk import World, load_preset
+
+    if "preset" in options:
+        name, size = options.preset, options.size
+    else:
+        manifest = World.open(options.world).manifest
+        name, size = manifest.preset, (manifest.height, manifest.width)
+    placement = _placement(options)
+    denoiser = load_preset(name).build(placement, size=size).denoiser
+    with placement.autocast():
+        options.team.help(denoiser, placement.device)
 
 
 def generate(options: argparse.Namespace) -> None:
@@ -365,9 +393,19 @@ def _wording(options: argparse.Namespace) -> dict:
 
 
 def _placement(options: argparse.Namespace) -> Placement:
+    from dataclasses import replace
+
+    from photowalk.models.savings import Savings
     from photowalk.world.placement import choose_placement
 
-    return choose_placement(vram_gb=options.vram, weights=options.weights)
+    placement = choose_placement(vram_gb=options.vram, weights=options.weights)
+    return replace(
+        placement,
+        savings=Savings.without(options.without_saving),
+        branches_together=options.branches_together,
+        compiled=options.compile,
+        team=options.team,
+    )
 
 
 def _note(text: str) -> None:
@@ -632,6 +670,18 @@ def _add_placement(command: argparse.ArgumentParser) -> None:
         choices=("bfloat16", "int8", "float8"),
         help="how large presets keep most weights (default: exact, unless too little memory is there)",
     )
+    command.add_argument("--compile", action="store_true", help="by torch.compile: pays for long walks on a GPU")
+    command.add_argument(
+        "--branches-together", action="store_true", help="with and without the prompt as one batch, if memory allows"
+    )
+    command.add_argument(
+        "--without-saving",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="the same numbers with more work, to compare; see docs/speed.md",
+    )
+    command.set_defaults(team=None)
 
 
 def _add_wording(command: argparse.ArgumentParser) -> None:

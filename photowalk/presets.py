@@ -92,12 +92,19 @@ class Preset:
                 on_note(
                     f"{small if self.footprint is None else 'torch sees no GPU here'}; --vram and --weights do nothing"
                 )
-            return self.assemble(placement)
+            return self._assembled(placement)
         plan = choose_plan(
             self.footprint(*(size or (self.height, self.width))), memory, placement.host, placement.weights
         )
         on_note(plan.described())
-        return self.assemble(replace(placement, plan=plan))
+        return self._assembled(replace(placement, plan=plan))
+
+    def _assembled(self, placement: Placement) -> Generator:
+        generator = self.assemble(placement)
+        if placement.compiled:
+            for block in generator.denoiser.blocks:
+                block.compile()
+        return generator
 
 
 def load_preset(name: str) -> Preset:

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "photowalk"
 
 _BELOW_SCENE = {"geometry", "kernels"}
-_BELOW_WORLD = _BELOW_SCENE | {"scene", "memory", "diffusion", "models", "perception"}
+_BELOW_WORLD = _BELOW_SCENE | {"scene", "memory", "diffusion", "models", "perception", "parallel"}
 
 # Part of the package -> the other parts that it may import. A part is a folder or a file directly in photowalk/;
 # the session is one of its own, because it stands above the rest of world/, and so are the networks of checkpoints/.
@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "kernels": set(),
     "diffusion": set(),
     "models": {"kernels"},
+    "parallel": {"kernels", "models"},
     "checkpoints": {"kernels", "models"},
     "checkpoints.networks": _BELOW_WORLD | {"world", "presets", "checkpoints"},
     "scene": _BELOW_SCENE,
@@ -32,7 +33,7 @@ MAY_IMPORT = {
     "simulate": _BELOW_SCENE | {"scene", "world"},
     "export": _BELOW_SCENE | {"scene", "models", "perception"},
     "synthetic": _BELOW_SCENE | {"scene", "data"},
-    "data": _BELOW_SCENE | {"scene"},
+    "data": _BELOW_SCENE | {"scene", "models", "perception"},
 }
 # These see whatever they use, and nobody but each other and the command line sees them.
 ENDS = {"train", "evaluate", "studio", "cli"}

@@ -115,11 +115,13 @@ def check_lora(folder: Path, savings: Savings = ALL_SAVINGS) -> Iterable[Compari
     case = read_case(folder / "lora_out.json", network.config.layout)
     changes = [(read_lora(network, load_file(folder / "lora_tiny.safetensors")), stated["weight"])]
     merged, beside = merged_and_beside(changes, all_merged=savings.merged_loras)
-    for way, chosen in ((merge_layer, merged), (add_lora, beside)):
-        for name, parts, weight in (
-            (name, parts, weight) for layers, weight in chosen for name, parts in layers.items()
-        ):
-            way(network.get_submodule(name), parts, weight)
+    modules = dict(network.named_modules())
+    for layers, weight in merged:
+        for name, parts in layers.items():
+            merge_layer(modules[name], parts, weight)  # ty: ignore[invalid-argument-type]
+    for layers, weight in beside:
+        for name, parts in layers.items():
+            add_lora(modules[name], parts, weight)
     with torch.inference_mode():
         velocity = network(case.noisy, case.timestep, network.prepare_inputs(case.inputs, savings=savings))
     yield "out", _error(velocity, load_file(folder / "lora_out.safetensors")["out"]), NETWORK_TOLERANCE

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -153,14 +154,10 @@ class Generator:
         """[1, C, T_new, h, w] clean latents."""
         guidance = self.config.guidance
         negative = None if guidance == 1 else replace(conditioning, text=self._negative_text(negative_prompt))
-        velocity = guided(
-            self.denoiser,
-            conditioning,
-            negative,
-            guidance,
-            together=self.placement.branches_together,
-            prepare=partial(self.denoiser.prepare, savings=self.placement.savings),
-        )
+        team, together = self.placement.team, self.placement.branches_together
+        denoiser: Any = self.denoiser if team is None else team.shared(self.denoiser)  # each prepares in its own way
+        prepare = partial(denoiser.prepare, savings=self.placement.savings)
+        velocity = guided(denoiser, conditioning, negative, guidance, together=together, prepare=prepare)
         noise = numpy_noise(seed, conditioning.warp.shape).to(conditioning.warp.device)
         return self.sampler.sample(
             velocity,

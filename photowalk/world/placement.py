@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from photowalk.models.savings import ALL_SAVINGS, Savings
+from photowalk.parallel.team import Team
 from photowalk.world.residency.plan import GB, Plan, Weights
 
 CopyInWork = torch.cuda.Event | None  # None: it is done
@@ -26,6 +27,8 @@ class Placement:
     plan: Plan | None = None  # what of the large networks is kept where; None: all on the device
     savings: Savings = ALL_SAVINGS  # work left out without changing a number
     branches_together: bool = False  # guidance runs its two branches as one batch, in twice the working memory
+    compiled: bool = False  # the denoiser's blocks are compiled by torch.compile when they first run
+    team: Team | None = None  # of processes that denoise together; None: this one is alone
 
     def autocast(self) -> torch.autocast:
         """Run matrix products in `dtype`; weights and everything else stay as they are."""
@@ -51,13 +54,14 @@ def choose_placement(
     device: str | None = None, *, vram_gb: float | None = None, weights: Weights | None = None
 ) -> Placement:
     """The given device, else the GPU if torch sees one, else the CPU; bfloat16 wherever the hardware multiplies it.
+    Processes that torchrun started take a GPU each.
 
     `vram_gb` bounds what large networks take of a GPU, in 10^9 bytes. Raises ValueError if it is no such amount.
     """
     if vram_gb is not None and not 0 < vram_gb < 10_000:
         raise ValueError(f"GPU memory is given in GB, such as 24, got {vram_gb:g}")
     if device is None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
     chosen = torch.device(device)
     vram = None if vram_gb is None else int(vram_gb * GB)
     if chosen.type == "cuda":
