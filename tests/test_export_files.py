@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import trimesh
 from exports import box, gltf_problems, order_of, some_contents, some_splats, splat_transform, walk
 
 from photowalk.export import conventions
@@ -14,6 +15,7 @@ from photowalk.export.conventions import ExportError
 from photowalk.export.formats import FORMATS, format_of
 from photowalk.export.ply import read_splats
 from photowalk.geometry import path_files
+from photowalk.geometry.cameras import Cameras
 from photowalk.kernels.rasterise import evaluate_harmonics
 from photowalk.scene.ground import level
 from photowalk.scene.render import render
@@ -327,3 +329,26 @@ def test_a_file_that_is_there_is_replaced_as_a_whole(tmp_path, known):
     shutil.copy(target, tmp_path / "copy")
     known.write(target, some_contents(mesh=room(), collision=room()))
     assert target.stat().st_size == (tmp_path / "copy").stat().st_size
+
+
+@pytest.mark.parametrize("length", [1.0, 500.0])
+def test_walks_of_a_metre_and_of_half_a_kilometre(tmp_path, length):
+    poses = torch.eye(4).repeat(81, 1, 1)
+    poses[:, 2, 3] = -torch.linspace(0, length, 81)
+    gsply = pytest.importorskip("gsply")
+    cameras = Cameras.from_fov(poses, 70.0, 48, 64)
+    splats = some_splats(count=200)
+    splats.means[:, 2] = torch.linspace(0, length, 200)
+    floor = box((-2.0, 1.5, -1.0), (2.0, 1.7, length + 1.0), (0.5, 0.5, 0.5))
+    contents = Contents("walk", cameras, level(cameras[0], eye_height=1.5), splats, floor, floor)
+    for known in FORMATS:
+        known.write(tmp_path / f"walk{known.ending}", contents)
+    assert len(list(tmp_path.iterdir())) == len(FORMATS)
+    for ending in (".ply", ".spz"):
+        read = (gsply.plyread if ending == ".ply" else gsply.read_spz)(str(tmp_path / f"walk{ending}"))
+        assert np.ptp(np.asarray(read.means)[:, 2]) == pytest.approx(length, abs=2e-3)
+    solid = trimesh.load(tmp_path / "walk.stl")
+    assert solid.bounds[1] - solid.bounds[0] == pytest.approx([4, length + 2, 0.2], abs=1e-3)
+    for ending in (".json", ".npz"):
+        again = path_files.read(tmp_path / f"walk{ending}", lens=cameras[0])
+        assert float((again.centres[-1] - again.centres[0]).norm()) == pytest.approx(length, rel=1e-5)

@@ -1,6 +1,9 @@
 """A studio that is killed: every finished chunk is there, nothing is corrupt, and the walk goes on to the same frames.
 
-PHOTOWALK_KILLS sets how often it is killed; continuous integration does it a few times, a release 20 times.
+PHOTOWALK_KILLS sets how often it is killed, PHOTOWALK_KILLS_SEED at which moments; continuous integration does it twice
+a release 20 times:
+
+    PHOTOWALK_KILLS=20 pytest -s tests/test_studio_restart.py
 """
 
 import os
@@ -23,7 +26,7 @@ from photowalk import World
 from photowalk.studio.client import Client
 from photowalk.studio.library import Library
 
-KILLS = int(os.environ.get("PHOTOWALK_KILLS", "2"))
+KILLS, SEED = int(os.environ.get("PHOTOWALK_KILLS", "2")), int(os.environ.get("PHOTOWALK_KILLS_SEED", "0"))
 WALK = f"right 20deg in {4 * CHUNK_FRAMES} frames"
 SERVE = """
 import sys
@@ -70,38 +73,38 @@ def script(tmp_path):
 
 
 def test_killed_at_random_moments(tmp_path, script, unused_port):
+    """Walks of four chunks, one after the other, until there were enough kills."""
     torch.set_num_threads(1)
-    chance = random.Random(0)
-    photo = make_photo(tmp_path / "room.png")
+    chance, photo = random.Random(SEED), make_photo(tmp_path / "room.png")
     whole = World.create(photo, tmp_path / "whole", path=WALK, preset=load_tiny("tiny"))
     root = tmp_path / "studio"
     running = Running(script, root, unused_port)
-    made = running.client.create(photo)
-    running.client.wait(made.job)
-    started = time.monotonic()
-    job = running.client.extend(made.world.id, WALK)
-    folder = Library(root).folder("me", made.world.id)
-    kills, finished = 0, 1
+    started, kills = time.monotonic(), 0
     while kills < KILLS:
-        if chance.random() < 0.7:  # the others fall into its start
-            next(state for state in running.client.watch(job) if state.progress.stage or state.state == "done")
-        time.sleep(chance.uniform(0, 1.0))
-        running.kill()
-        kills += 1
-        world = World.open(folder, whole.generator)
-        world.verify()
-        assert len(world.manifest.chunks) >= finished, "a finished chunk is gone"
-        finished = len(world.manifest.chunks)
-        running = Running(script, root, unused_port)
-        offered = running.client.job(job.id)
-        if offered.state == "done":
-            break
-        assert offered.state in ("interrupted", "waiting")
-        if offered.state == "interrupted":
-            running.client.resume(job.id)
-    assert running.client.wait(job).state == "done"
+        made = running.client.create(photo)
+        running.client.wait(made.job)
+        job = running.client.extend(made.world.id, WALK)
+        folder = Library(root).folder("me", made.world.id)
+        finished = 1
+        while kills < KILLS and running.client.job(job.id).state != "done":
+            if chance.random() < 0.7:  # the others fall into its start
+                next(state for state in running.client.watch(job) if state.progress.stage or state.state == "done")
+            time.sleep(chance.uniform(0, 1.0))
+            running.kill()
+            kills += 1
+            world = World.open(folder, whole.generator)
+            world.verify()
+            assert len(world.manifest.chunks) >= finished, "a finished chunk is gone"
+            finished = len(world.manifest.chunks)
+            print(f"kill {kills}: {finished - 1} of 4 chunks are there, all as they were written", flush=True)
+            running = Running(script, root, unused_port)
+            offered = running.client.job(job.id)
+            assert offered.state in ("interrupted", "waiting", "done")
+            if offered.state == "interrupted":
+                running.client.resume(job.id)
+        assert running.client.wait(job).state == "done"
+        assert_same_world(World.open(folder, whole.generator).state, whole.state)
     running.kill()
-    assert_same_world(World.open(folder, whole.generator).state, whole.state)
     print(f"{kills} kills in {time.monotonic() - started:.0f} s")
 
 

@@ -38,7 +38,7 @@ FLAGS = [
 PHOTO = Path(__file__).parent.parent / "examples" / "photo" / "hall.jpg"
 PICTURES = Path(__file__).parent.parent / "build" / "studio"
 NANO = os.environ.get("PHOTOWALK_STORY_PRESET") == "nano"
-PATIENCE = 240_000 if NANO else 90_000  # milliseconds
+PATIENCE = 240_000 if NANO else 180_000  # milliseconds
 WALK = "forward 0.8, left 20deg" if NANO else f"left 10deg in {CHUNK_FRAMES} frames"
 LONG = "right 60deg in 240 frames" if NANO else f"right 30deg in {20 * CHUNK_FRAMES} frames"
 

@@ -21,6 +21,7 @@ BELOW, ABOVE = 3.0, 2.0  # under the lowest and over the highest camera
 BODY_RADIUS, KNEES, CROWN = 0.3, 0.4, 0.15  # of the column that is free wherever a camera has been
 
 MAXIMUM_CELLS = 16_000_000
+LONGEST_EDGE = 16  # cells, of triangles that are sampled in one piece
 OPACITY_MINIMUM = 0.5  # of splats that stop one
 HITS_MINIMUM = 2  # points of splats in a cell that make it solid; a single one is often a floater
 CLUSTER_MINIMUM = 12  # cells; smaller things hang in the air by mistake
@@ -51,7 +52,7 @@ def solid_cells(contents: Contents, turn: Tensor) -> Solid:
     cell = max(size * CELL, float(np.prod(high - low) / MAXIMUM_CELLS) ** (1 / 3))
     shape = np.ceil((high - low) / cell).astype(np.int64)
     if contents.collision is not None and len(contents.collision):
-        cells = _filled(_on_mesh(contents.collision, similarity, cell), low, shape, cell) > 0
+        cells = _filled(_on_mesh(contents.collision, similarity, cell, low, high), low, shape, cell) > 0
     else:
         points = _on_splats(contents.need_splats("the page"), similarity)
         cells = _without_crumbs(_filled(points, low, shape, cell) >= HITS_MINIMUM)
@@ -78,10 +79,12 @@ def _on_splats(splats: Splats, similarity: Tensor) -> Tensor:
     return points @ similarity[:3, :3].T + similarity[:3, 3]
 
 
-def _on_mesh(mesh: Mesh, similarity: Tensor, cell: float) -> Tensor:
-    """Points on each triangle, at most half a cell apart: rows of barycentric steps, triangles of like size at once."""
+def _on_mesh(mesh: Mesh, similarity: Tensor, cell: float, low: np.ndarray, high: np.ndarray) -> Tensor:
+    """Points on each triangle that touches the box, at most half a cell apart: rows of barycentric steps, triangles of
+    like size at once."""
     mesh = sound(mesh)
     corners = (mesh.vertices.cpu().double() @ similarity[:3, :3].T + similarity[:3, 3])[mesh.faces.cpu()]
+    corners = _split(corners, LONGEST_EDGE * cell, torch.from_numpy(low), torch.from_numpy(high))
     longest = (corners - corners.roll(1, 1)).norm(dim=-1).amax(1)
     steps = 2 ** (longest / (0.5 * cell)).clamp_min(1).log2().ceil().long()
     parts = []
@@ -90,6 +93,24 @@ def _on_mesh(mesh: Mesh, similarity: Tensor, cell: float) -> Tensor:
         weights = torch.stack([u, v, 1 - u - v], dim=-1)[u + v <= 1 + 1e-9]
         parts.append(torch.einsum("pk,tkc->tpc", weights, corners[steps == count]).reshape(-1, 3))
     return torch.cat(parts) if parts else corners.reshape(-1, 3)
+
+
+def _split(corners: Tensor, longest: float, low: Tensor, high: Tensor) -> Tensor:
+    """Triangles [T, 3, 3] halved along their longest edges until none is longer, without those outside the box: what
+    is sampled is then bounded by the area inside."""
+    done = []
+    while len(corners):
+        inside = ((corners.amin(1) <= high) & (corners.amax(1) >= low)).all(1)
+        edges = (corners - corners.roll(1, 1)).norm(dim=-1)  # edge k goes from corner k - 1 to corner k
+        small = edges.amax(1) <= longest
+        done.append(corners[inside & small])
+        corners, edges = corners[inside & ~small], edges[inside & ~small]
+        after = edges.argmax(1)
+        rows = torch.arange(len(corners))
+        start, end, tip = corners[rows, (after - 1) % 3], corners[rows, after], corners[rows, (after + 1) % 3]
+        middle = (start + end) / 2
+        corners = torch.cat([torch.stack([start, middle, tip], 1), torch.stack([middle, end, tip], 1)])
+    return torch.cat(done) if done else corners
 
 
 def _without_crumbs(cells: np.ndarray) -> np.ndarray:
