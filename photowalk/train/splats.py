@@ -20,7 +20,7 @@ from photowalk.models.squeeze_features import SqueezeFeatures, feature_distance
 from photowalk.reconstruct.fuse import SKY_DISTANCE, Fused, add_view
 from photowalk.reconstruct.learnt_lift import LearntLift
 from photowalk.reconstruct.lift import Lifter
-from photowalk.reconstruct.photometric import exposure_gain, ssim
+from photowalk.reconstruct.photometric import ssim
 from photowalk.reconstruct.sky_dome import add_sky, build_dome
 from photowalk.scene.render import render
 from photowalk.scene.types import Clip, Scene, Splats, View
@@ -116,15 +116,14 @@ def scene_of(sample: SplatSample, lifter: Lifter) -> Scene:
 
 
 def _compared(splats: Splats, truth: Tensor, camera: Cameras) -> tuple[Tensor, Tensor, Tensor]:
-    """The rendering [3, H, W] with the exposure of the truth, the truth, and where the splats are answerable [H, W].
+    """The rendering [3, H, W], the truth, and where the splats are answerable [H, W].
 
     Behind them is one colour by chance, so that thin splats are seen to be thin.
     """
     rendered = render(splats, camera, torch.rand(3).to(truth))
-    gain = exposure_gain(truth.flatten(1).T, rendered.image.detach().flatten(1).T)
     covered = (rendered.alpha.detach() > COVERED).float()[None]
     covered = -F.max_pool2d(-covered, 3, 1, 1)  # the splats' own rim is half background
-    return torch.where(covered > 0, rendered.image * gain[:, None, None], truth), truth, covered[0]
+    return torch.where(covered > 0, rendered.image, truth), truth, covered[0]
 
 
 def draw_sample(walks: Sequence[Sequence[Path]], recipe: SplatRecipe, random: torch.Generator) -> SplatSample:
