@@ -14,7 +14,6 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import av
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -133,6 +132,8 @@ def _cameras(video: Path, frames: range, size: Sequence[int]) -> Cameras:
 
 def _pictures(video: Path, frames: range) -> Iterator[Tensor]:
     """[3, H, W] in [0, 1], decoded from the beginning, since only that is exact for every file."""
+    import av  # training on clip folders does without it
+
     wanted, last, given = set(frames), frames[-1], 0
     try:
         with av.open(str(video)) as container:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from photowalk.diffusion.flow import TIMESTEPS, TrainingSchedule, interpolate
 from photowalk.models.conditioning import Conditioning
+from photowalk.train.live import Live, LiveChunk, live_batch
 from photowalk.train.objective import Objective, prediction_error
 from photowalk.train.samples import Batch, Samples, draw_batch
 from photowalk.train.trainer import Losses, TrainingConfig, train
@@ -28,17 +29,15 @@ class DenoiserRecipe:
 
 def train_denoiser(
     generator: Generator,
-    samples: Samples | Sequence[Path],  # paths alone are plain samples
+    samples: Samples | Sequence[Path] | Live,  # paths alone are plain samples; Live makes them as they are needed
     recipe: DenoiserRecipe,
     folder: Path,
     channel_weight: Tensor | None = None,  # [C], how much the error of each latent channel is seen
 ) -> None:
     """Train the denoiser and the text encoder of `generator` together, in place. Raises ValueError without plain
     samples; of kinds that have none, plain ones are taken."""
-    kinds = samples if isinstance(samples, dict) else {"plain": samples}
     objective, denoiser, text = recipe.objective, generator.denoiser, generator.text
-    if not kinds.get("plain"):
-        raise ValueError("training the denoiser wants samples; prepare_samples makes them from clip folders")
+    draw = samples.draw if isinstance(samples, Live) else _drawing(samples, recipe)
     assert isinstance(text, nn.Module)
     objective.freeze(denoiser)
     text.requires_grad_(not objective.trainable)
@@ -48,8 +47,9 @@ def train_denoiser(
     channels = torch.ones(1) if channel_weight is None else channel_weight / channel_weight.mean()
     channels = channels.view(-1, 1, 1, 1).to(generator.placement.device)
 
-    def loss_of(batch: Batch) -> Losses:
+    def loss_of(drawn: Batch | LiveChunk) -> Losses:
         device = generator.placement.device
+        batch = drawn if isinstance(drawn, Batch) else live_batch(drawn, generator, objective, recipe.schedule)
         clean, noise, sigma = (value.to(device) for value in (batch.tensors["clean"], batch.noise, batch.sigma))
         conditioning = batch.conditioning(generator, objective)
         noisy = interpolate(clean, noise, sigma)
@@ -58,8 +58,14 @@ def train_denoiser(
         error = prediction_error(objective, velocity, noisy, clean, noise, sigma, weight)
         return losses(error * channels, clean, conditioning, objective.hole_weight, channels)
 
-    draw = partial(draw_batch, kinds, objective, recipe.schedule, recipe.batch)
     train(parts, draw, loss_of, recipe.training, folder, generator.placement)
+
+
+def _drawing(samples: Samples | Sequence[Path], recipe: DenoiserRecipe) -> Callable[[torch.Generator], Batch]:
+    kinds = samples if isinstance(samples, dict) else {"plain": samples}
+    if not kinds.get("plain"):
+        raise ValueError("training the denoiser wants samples; prepare_samples makes them from clip folders")
+    return partial(draw_batch, kinds, recipe.objective, recipe.schedule, recipe.batch)
 
 
 def losses(error: Tensor, clean: Tensor, conditioning: Conditioning, hole_weight: float, channels: Tensor) -> Losses:

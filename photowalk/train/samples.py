@@ -47,13 +47,13 @@ def prepare_samples(
     return sorted(folder.glob("*.safetensors"))
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: what it leaves of split weights could not be trained any more
 def build_samples(
-    clip: Clip, generator: Generator, objective: Objective, kind: Kind, seed: int
+    clip: Clip, generator: Generator, objective: Objective, kind: Kind, seed: int, *, last: bool = False
 ) -> Iterator[dict[str, Tensor]]:
-    """Every chunk of the clip that the kind stands for, as tensors by name: the fields of `Conditioning` but for text
-    and image, `latest` (the picture that the image encoder sees) and `clean`. Raises ValueError for a clip without
-    depth."""
+    """Every chunk of the clip that the kind stands for, or the last one alone, as tensors by name: the fields of
+    `Conditioning` but for text and image, `latest` (the picture that the image encoder sees) and `clean`. Raises
+    ValueError for a clip without depth."""
     if clip.depth is None:
         raise ValueError("the denoiser is trained on clips with depth; photowalk data prepare estimates it")
     random, chunk = torch.Generator().manual_seed(seed), chunk_frames(generator)
@@ -61,7 +61,8 @@ def build_samples(
     assert clip.depth is not None
     film = film_of(replace(clip, depth=_disturbed(clip.depth, objective.depth_noise, random)), generator)
     telling = _Telling(objective, generator, kind, seed)
-    for first in range(1, len(clip) - chunk + 1, chunk):
+    firsts = range(1, len(clip) - chunk + 1, chunk)
+    for first in firsts[-1:] if last else firsts:
         if kind == "first" and first > 1:
             return
         if kind == "own" and first <= chunk:
@@ -110,8 +111,8 @@ class _Telling:
             conditioning,
             preview,
             self.generator,
-            sigma=self.objective.own_level(uniform, TrainingSchedule())[0],
-            noise=noise,
+            sigma=self.objective.own_level(uniform, TrainingSchedule())[0].to(film.timeline.device),
+            noise=noise.to(film.timeline),
             worn_history=self.objective.worn_history,
         )
 
@@ -121,7 +122,7 @@ def _disturbed(depth: Tensor, amount: float, random: torch.Generator) -> Tensor:
     field = torch.rand(1, 1, 4, 6, generator=random) * 2 - 1
     field = torch.nn.functional.interpolate(field, size=depth.shape[-2:], mode="bicubic", align_corners=True)[0]
     strength = torch.rand(1, generator=random) * amount
-    return depth * (1 + strength * field)
+    return depth * (1 + strength * field).to(depth)
 
 
 def with_recall_noise(
