@@ -5,15 +5,18 @@ import json
 import pytest
 import torch
 from checkpoint_files import DEPTH_ALONE, RECONSTRUCTION
+from PIL import Image
 from safetensors.torch import save_file
+from tiny import tiny_preset
 
-from photowalk import presets
+from photowalk import World, presets
 from photowalk.checkpoints.load import stored_shapes
 from photowalk.geometry.cameras import Cameras
 from photowalk.models.depth_anything3.network import DepthAnything3, DepthAnything3Config
 from photowalk.perception.depth import DepthEstimate, NanoDepth
 from photowalk.perception.depth_anything3 import DepthAnything3Depth
 from photowalk.world.placement import Placement
+from photowalk.world.store import WorldStore
 
 HEIGHT, WIDTH = 40, 60
 PLACEMENT = Placement(torch.device("cpu"), torch.float32, "a test")
@@ -165,3 +168,29 @@ def test_the_most_capable_network_of_the_store_is_taken(store):
     photo = torch.rand(3, HEIGHT, WIDTH)
     same = DepthAnything3Depth(network(), "da3-nested", Flat()).estimate_photo(photo, 70.0).depth
     torch.testing.assert_close(chosen.estimate_photo(photo, 70.0).depth, same)
+
+
+def test_a_world_says_and_keeps_what_estimates_its_depth(store, tmp_path):
+    put(store, "lyra2-reconstruction")
+    Image.new("RGB", (96, 64), "grey").save(tmp_path / "photo.png")
+    notes: list[str] = []
+    world = World.create(
+        tmp_path / "photo.png",
+        tmp_path / "world",
+        preset=tiny_preset(),
+        depth_model="da3",
+        fov_deg=60,
+        on_note=notes.append,
+    )
+    assert notes == ["depth by lyra2-reconstruction"]
+    facts = world.info()
+    assert facts["depth_network"] == "lyra2-reconstruction"
+    assert "NVIDIA" in facts["licences"]["depth network"]
+    assert "lyra2-reconstruction" in facts["scale"]["from"]
+    put(store, "da3-nested")
+    (store / "lyra2-reconstruction" / "manifest.json").unlink()
+    again = World(WorldStore(tmp_path / "world"), preset=tiny_preset())
+    with pytest.raises(ValueError, match="lyra2-reconstruction"):  # not silently another one
+        _ = again.generator
+    own = World.create(tmp_path / "photo.png", tmp_path / "other", preset=tiny_preset(), fov_deg=60)
+    assert own.info()["depth_network"] == "nano"

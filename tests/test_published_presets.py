@@ -13,6 +13,7 @@ pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
+from checkpoint_files import DEPTH_ALONE
 from tiny_published import HEIGHT, WIDTH, tiny_clip, tiny_denoiser, tiny_tokenizer, tiny_umt5, tiny_wan
 
 from photowalk import load_preset, presets
@@ -21,6 +22,7 @@ from photowalk.cli import main
 from photowalk.diffusion.few_step import FewStep
 from photowalk.diffusion.unipc import UniPC
 from photowalk.geometry.paths import forward
+from photowalk.models.depth_anything3.network import DepthAnything3
 from photowalk.world.placement import Placement
 
 PLACEMENT = Placement(torch.device("cpu"), torch.bfloat16, "a test")
@@ -86,6 +88,16 @@ def test_presets_differ_in_steps_guidance_and_adaptations(store):
     others = [generator.denoiser.blocks[1].self_attn.q.weight for generator in built.values()]
     assert all(torch.equal(others[0], other) for other in others)
     assert built["lyra2-14b"].negative.shape == (1, 512, 16)
+
+
+def test_depth_is_of_the_published_network_where_it_is_in_the_store(store, monkeypatch):
+    monkeypatch.setattr(presets, "DEPTH_ANYTHING", {"da3-base": lambda: DEPTH_ALONE})
+    assert load_preset("lyra2-14b").build(PLACEMENT).depth.name == "nano"
+    kept = DepthAnything3(DEPTH_ALONE)
+    put(store, "da3-base", {name: kept.state_dict()[name].clone() for name in stored_shapes(kept)})
+    built = load_preset("lyra2-14b").build(PLACEMENT)
+    assert built.depth.name == "da3-base"
+    assert next(built.depth.network.parameters()).dtype == torch.float32
 
 
 @pytest.mark.parametrize("missing", ["lyra2-denoiser", "umt5-tokenizer", "lyra2-negative-prompt", "lyra2-lora-dmd"])

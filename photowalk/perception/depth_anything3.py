@@ -34,12 +34,12 @@ class DepthAnything3Depth:
     def estimate_photo(self, photo: Tensor, focal_px: float | None = None) -> DepthEstimate:
         if photo.dim() != 3 or photo.shape[0] != 3:
             raise ValueError(f"depth is estimated from a photo [3, H, W], got {tuple(photo.shape)}")
-        cameras = None if focal_px is None else _camera(photo, focal_px)[None]
-        predicted, lens = self._look(photo[None], cameras)
+        images = self._prepared(photo[None])
+        predicted, lens = self._look(photo[None], images, None if focal_px is None else _camera(photo, focal_px)[None])
         focal_px = float(lens[0, [0, 1], [0, 1]].mean())
         depth = _full_size(predicted.depth, photo)
         if self._knows_metres:
-            sky, scale = self._sky_and_metres(photo[None], predicted)
+            sky, scale = self._sky_and_metres(photo, images, predicted)
         else:
             other = self.metres.estimate_photo(photo, focal_px).depth
             sky = other.isinf()[None]
@@ -53,10 +53,11 @@ class DepthAnything3Depth:
                 f"frames [F, 3, H, W] want F cameras and known depth [F, H, W], got {tuple(video.shape)}, "
                 f"{len(cameras)} cameras and {tuple(known.shape)}"
             )
-        predicted, _ = self._look(video, cameras)
+        images = self._prepared(video)
+        predicted, _ = self._look(video, images, cameras)
         depth = _full_size(predicted.depth, video)
         if self._knows_metres:
-            sky, metres = self._sky_and_metres(video, predicted)
+            sky, metres = self._sky_and_metres(video, images, predicted)
         else:
             sky, metres = known.isinf(), 1.0
         alignment = align_cameras(
@@ -73,31 +74,29 @@ class DepthAnything3Depth:
     def _knows_metres(self) -> bool:
         return self.network.config.metric_backbone is not None
 
-    def _look(self, pictures: Tensor, cameras: Cameras | None) -> tuple[Prediction, Tensor]:
-        """Of [F, 3, H, W]: what the network sees at its size, with the known lenses where there are any, and the lenses
-        [F, 3, 3] for the pictures' size."""
-        images = self._seen(pictures)
-        seen = (images.shape[-2], images.shape[-1])
+    def _look(self, pictures: Tensor, images: Tensor, cameras: Cameras | None) -> tuple[Prediction, Tensor]:
+        """What the network sees in `images`, its size of the pictures [F, 3, H, W], with the known lenses where there
+        are any; and the lenses [F, 3, 3] for the pictures' size."""
+        size = (images.shape[-2], images.shape[-1])
         if cameras is None:
             predicted = self.network(images)
-            free = Cameras(predicted.camera_from_world, predicted.intrinsics, *seen)
+            free = Cameras(predicted.camera_from_world, predicted.intrinsics, *size)
             return predicted, free.resized(*pictures.shape[-2:]).intrinsics
-        smaller = cameras.resized(*seen)
+        smaller = cameras.resized(*size)
         predicted = self.network(images, smaller.camera_from_world, smaller.intrinsics)
         return replace(predicted, intrinsics=smaller.intrinsics), cameras.intrinsics
 
-    def _sky_and_metres(self, pictures: Tensor, predicted: Prediction) -> tuple[Tensor, float]:
+    def _sky_and_metres(self, pictures: Tensor, images: Tensor, predicted: Prediction) -> tuple[Tensor, float]:
         """Sky [F, H, W] bool, and metres per unit of the prediction; 1 where there is nothing but sky."""
-        raw, score = self.network.metric(self._seen(pictures))
+        raw, score = self.network.metric(images)
         sky = _full_size(score, pictures) >= metric.SKY
         if int((score < metric.SKY).sum()) <= metric.FEWEST:
             return torch.ones_like(sky), 1.0
         raw = metric.own_sky(raw, score)
-        return sky, float(
-            metric.in_metres(predicted.depth, predicted.confidence, raw, score, predicted.intrinsics).scale
-        )
+        found = metric.in_metres(predicted.depth, predicted.confidence, raw, score, predicted.intrinsics)
+        return sky, float(found.scale)
 
-    def _seen(self, pictures: Tensor) -> Tensor:
+    def _prepared(self, pictures: Tensor) -> Tensor:
         return preprocess(pictures.float(), self.network.config.backbone.patch)
 
 

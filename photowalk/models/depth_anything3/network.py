@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from photowalk.models.depth_anything3.backbone import Backbone, BackboneConfig, Features
-from photowalk.models.depth_anything3.dense_heads import DepthHead, HeadConfig, MetricHead, SplatHead
+from photowalk.models.depth_anything3.dense_heads import VIEWS_AT_ONCE, DepthHead, HeadConfig, MetricHead, SplatHead
 from photowalk.models.depth_anything3.pose_tokens import (
     CameraDecoder,
     CameraEncoder,
@@ -109,9 +109,14 @@ class DepthAnything3(nn.Module):
         if self.config.metric_backbone is None:
             raise ValueError("these weights know neither metres nor sky: use weights with a metric branch")
         size, grid = self._sizes(images)
-        features: Features = self.da3_metric.backbone["pretrained"](images[:, None])
-        with torch.autocast(images.device.type, enabled=False):
-            return self.da3_metric.head([each[:, 0].float() for each in features.patches], size, grid)
+        depths, skies = [], []
+        for part in images.split(VIEWS_AT_ONCE):
+            features: Features = self.da3_metric.backbone["pretrained"](part[:, None])
+            with torch.autocast(images.device.type, enabled=False):
+                depth, sky = self.da3_metric.head([each[:, 0].float() for each in features.patches], size, grid)
+            depths.append(depth)
+            skies.append(sky)
+        return torch.cat(depths), torch.cat(skies)
 
     def _sizes(self, images: Tensor) -> tuple[tuple[int, int], tuple[int, int]]:
         height, width = images.shape[-2:]
