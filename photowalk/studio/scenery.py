@@ -58,8 +58,10 @@ class Scenery:
     @property
     def grain(self) -> float:
         """How far apart drawn points lie on what faces the photo at its reference depth."""
-        photo, stride = self.chunks[0], _stride(sum(len(chunk.depth_frames) for chunk in self.chunks))
-        return stride * self.manifest.reference_depth / float(photo.cameras.intrinsics[0, 0, 0])
+        views = sum(len(chunk.depth_frames) for chunk in self.chunks)
+        focal_px = float(self.chunks[0].cameras.intrinsics[0, 0, 0])
+        closer = 1.0 if views == 1 else 0.75  # views overlap
+        return closer * _stride(views) * self.manifest.reference_depth / focal_px
 
     def picture(self, frame: int) -> bytes:
         """JPEG. Raises NotFoundError."""

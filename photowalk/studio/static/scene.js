@@ -1,6 +1,6 @@
 // The 3D viewer in its frame: its address, when it is there, whether it keeps up, and what it leaves open.
 
-import { $, ask, state, toast } from "./talk.js";
+import { $, ask, element, state, toast } from "./talk.js";
 
 const SLOWEST_FPS = 5; // below which the viewer is given less to draw
 
@@ -73,7 +73,14 @@ export function watchSpeed() {
 
 // What the viewer's own page leaves open: its notice for machines without a GPU would cover the jobs, so a shorter one
 // stands in for it; and labels that name no field are tied to theirs, for those who do not see them.
+// On a phone its panel becomes a sheet over the whole width.
+const SHEET = `@media (max-width: 720px) {
+  .mantine-Paper-root:has([role=tablist]) { left: 0 !important; right: 0 !important; width: 100% !important; max-width: none !important; max-height: 45% !important; }
+  .mantine-Paper-root:has([role=tablist]) .mantine-ScrollArea-content > div { width: 100% !important; }
+}`;
+
 export function amend(inner) {
+  inner.head.append(element("style", {}, SHEET));
   let planned = false, told = false;
   const look = () => {
     planned = false;
