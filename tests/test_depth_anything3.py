@@ -8,6 +8,7 @@ import torch
 
 from photowalk import presets
 from photowalk.geometry.cameras import Cameras
+from photowalk.geometry.motions import rotation_from_vector
 from photowalk.models.depth_anything3 import metric
 from photowalk.models.depth_anything3.backbone import BackboneConfig, rotate
 from photowalk.models.depth_anything3.dense_heads import HeadConfig
@@ -17,6 +18,7 @@ from photowalk.models.depth_anything3.pose_tokens import (
     cameras_from_numbers,
     normalise_poses,
     numbers_from_cameras,
+    rigid_inverse,
 )
 from photowalk.models.depth_anything3.splats import harmonics_rotation, place_splats
 from photowalk.reconstruct import reconstruct
@@ -198,6 +200,30 @@ def test_walks_of_the_network_are_fused_as_others(flat_network: DepthAnything3):
     sky = Clip(walk.video, walk.cameras, torch.full((5, 28, 42), torch.inf))
     with pytest.raises(ValueError, match="all sky or unknown"):
         reconstruct(lifter.views([sky]), lifter=lifter)
+
+
+def _poses(kind: str, count: int) -> torch.Tensor:
+    """world_from_camera [count, 4, 4]"""
+    pose = torch.eye(4).repeat(count, 1, 1)
+    if kind == "dolly":
+        pose[:, 2, 3] = torch.linspace(0, 1, count)
+    if kind == "turn":
+        pose[:, :3, :3] = rotation_from_vector(torch.linspace(0, 1, count)[:, None] * torch.tensor([0.0, 0.5, 0]))
+    return pose
+
+
+@pytest.mark.parametrize("kind", ["dolly", "turn", "still"])
+def test_paths_on_which_centres_say_nothing_keep_their_place(flat_network: DepthAnything3, kind: str):
+    """Every view sees a surface at distance 4, and the splats are there, whatever the path."""
+    pose = _poses(kind, 6)
+    cameras = Cameras.from_fov(rigid_inverse(pose), 60, 28, 42)
+    lifter = NetworkLift(flat_network, 2)
+    for view in lifter.views([Clip(torch.rand(6, 3, 28, 42), cameras, torch.full((6, 28, 42), 4.0))]):
+        splats = lifter(view, surface_of(view.depth, view.camera), view.depth > 0, ())
+        away = splats.means - view.camera.centres
+        torch.testing.assert_close(away.norm(dim=-1), torch.full((len(away),), 4.0), atol=1e-3, rtol=0)
+        ahead = away @ view.camera.world_from_camera[:3, 2]
+        assert bool((ahead > 0).all())
 
 
 def test_weights_without_splats_are_refused():

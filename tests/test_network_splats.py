@@ -16,6 +16,7 @@ from photowalk.checkpoints.load import stored_shapes
 from photowalk.cli import main
 from photowalk.export.ply import read_splats
 from photowalk.models.depth_anything3.network import DepthAnything3
+from photowalk.reconstruct import published
 from photowalk.world.store import WorldError
 
 
@@ -78,6 +79,18 @@ def test_as_the_published_programs_do(store: Path, tmp_path: Path):
     assert len(splats) == 17 * 14 * 28  # every pixel of every frame, nothing merged
     with pytest.raises(WorldError, match="with a network"):
         World.open(tmp_path / "world").reconstruct(mesh=False, legacy=True)
+
+
+def test_long_walks_as_the_published_programs_do(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    make_world(tmp_path / "world", chunks=3)
+    for name, number in (("LONG", 16), ("WINDOWS", 2), ("FRAMES_AT_ONCE", 7), ("OVERLAP", 3)):
+        monkeypatch.setattr(published, name, number)
+    World.open(tmp_path / "world").reconstruct(mesh=False, network="da3", legacy=True, down_ratio=1)
+    splats = read_splats(tmp_path / "world" / "scene" / "splats.ply")
+    assert 0 < len(splats) <= 11 * 14 * 28  # each frame's once
+    monkeypatch.setattr(published, "WINDOWS", 9)
+    with pytest.raises(ValueError, match="the video has 17"):
+        World.open(tmp_path / "world").reconstruct(mesh=False, network="da3", legacy=True)
 
 
 def test_wrong_choices_are_said(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

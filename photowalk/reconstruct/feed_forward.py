@@ -37,6 +37,8 @@ class NetworkLift:
     A window of views is held, and splats until they are asked for; the length of a walk costs no memory.
     """
 
+    blends = False  # colours are such that they look right where splats overlap
+
     def __init__(
         self,
         network: DepthAnything3,
