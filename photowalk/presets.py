@@ -71,7 +71,8 @@ class Preset:
     chunk_frames: int
     licence: str  # of the weights
     assemble: Callable[[Placement], Generator]
-    footprint: Callable[[int, int], Footprint] | None = None  # at a height and width; None: too small to plan for
+    # at a height and width, and whether branches of guidance run together; None: too small to plan for
+    footprint: Callable[[int, int, bool], Footprint] | None = None
     splat_head: Callable[[], SplatHead] | None = None  # corrects the splats of its walks; None: they are as they are
 
     def build(
@@ -93,9 +94,8 @@ class Preset:
                     f"{small if self.footprint is None else 'torch sees no GPU here'}; --vram and --weights do nothing"
                 )
             return self._assembled(placement)
-        plan = choose_plan(
-            self.footprint(*(size or (self.height, self.width))), memory, placement.host, placement.weights
-        )
+        needed = self.footprint(*(size or (self.height, self.width)), placement.branches_together)
+        plan = choose_plan(needed, memory, placement.host, placement.weights)
         on_note(plan.described())
         return self._assembled(replace(placement, plan=plan))
 
@@ -350,7 +350,7 @@ def _lyra2(name: str, sampler: Sampler, guidance: float = 5.0, loras: Mapping[st
     return Preset(name, 480, 832, 80, licence, assemble, partial(lyra2_footprint, guidance=guidance))
 
 
-def lyra2_footprint(height: int, width: int, guidance: float) -> Footprint:
+def lyra2_footprint(height: int, width: int, branches_together: bool = False, *, guidance: float) -> Footprint:
     """From the networks' own sizes; no weights are needed."""
     depth_name = stored_depth_anything()
     with torch.device("meta"):
@@ -368,6 +368,7 @@ def lyra2_footprint(height: int, width: int, guidance: float) -> Footprint:
         latent_size=(height // codec.spatial_factor, width // codec.spatial_factor),
         codec_factors=(codec.temporal_factor, codec.spatial_factor),
         branches=1 if guidance == 1 else 2,
+        together=branches_together and guidance != 1,
         views=frames // generation.depth_stride,
     )
 
@@ -401,6 +402,26 @@ def _assemble_lyra2(placement: Placement, sampler: Sampler, guidance: float, lor
         placement=placement,
         config=lyra2_14b_generation(guidance),
         negative=negative.to(device).view(1, *negative.shape[-2:]),
+    )
+
+
+def lyra2_14b_to_train(placement: Placement) -> Generator:
+    """What the published training began with: Wan 2.1 with new layers. The denoiser stays on the CPU, as views of the
+    stored files, until it is split among GPUs. What is missing in the store is said before anything is read."""
+    parts = ("wan2.1-i2v-14b", "wan2.1-codec", "umt5-xxl", "umt5-tokenizer", "clip-vit-h")
+    folders = {name: find(name) for name in parts}
+    text = stored_network(umt5_xxl_network, folders["umt5-xxl"])
+    image = stored_network(clip_vit_h_network, folders["clip-vit-h"])
+    return Generator(
+        denoiser=stored_network(lambda: WorldTransformer(lyra2_14b_denoiser()), folders["wan2.1-i2v-14b"]),
+        codec=WanCodec(stored_network(wan_codec_network, folders["wan2.1-codec"])).to(placement.device),
+        text=Umt5Text(text.to(placement.device), load_tokenizer(folders["umt5-tokenizer"])),
+        image=ClipImage(image.to(placement.device)),
+        depth=NanoDepth(nano_depth_network(placement)),
+        detail=None,
+        sampler=UniPC(35),
+        placement=placement,
+        config=lyra2_14b_generation(),
     )
 
 

@@ -256,6 +256,25 @@ def test_smaller_frames_need_less(published):
     assert choose_plan(small, 8 * GB, 64 * GB).weights == "bfloat16"
 
 
+def test_branches_that_run_together_want_more():
+    alone, together = (lyra2_footprint(480, 832, together, guidance=5.0).sampling for together in (False, True))
+    assert 1.7 * alone < together < 2.1 * alone
+    assert lyra2_footprint(480, 832, True, guidance=1.0) == lyra2_footprint(480, 832, guidance=1.0)
+
+
+def test_compiled_blocks_stream_too():
+    torch.manual_seed(0)
+    layers = [nn.Linear(4, 4).requires_grad_(False) for _ in range(4)]
+    features = torch.randn(2, 4)
+    wanted = [layer(features) for layer in layers]
+    WeightStream(([layer] for layer in layers), Copies(CPU))
+    blocks = [nn.Sequential(layer) for layer in layers]
+    for block in blocks:
+        block.compile(backend="eager")
+    for _ in range(3):
+        assert all(torch.equal(block(features), right) for block, right in zip(blocks, wanted))
+
+
 def test_every_linear_layer_of_a_block_is_in_one_group():
     block = tiny_denoiser().blocks[0]
     layers = [layer for group in block_layers(block) for layer in group]

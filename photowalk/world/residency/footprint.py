@@ -28,6 +28,7 @@ def footprint(
     latent_size: tuple[int, int],
     codec_factors: tuple[int, int],  # frames per latent frame, pixels per latent row
     branches: int,  # 2 with guidance
+    together: bool = False,  # branches are one batch
     views: int,  # that the depth network sees at once
 ) -> Footprint:
     """For frames of `latent_size` times the codec's factor, and networks in the number formats they are in.
@@ -52,7 +53,8 @@ def footprint(
         codec=_size(codec),
         depth=_size(depth),
         largest_visitor=max(map(_size, visitors)),
-        sampling=_sampling(denoiser.config, latent_size, branches) + frames * pixels * picture,  # with its preview
+        # beside it lies the chunk's preview
+        sampling=(1 + together) * _sampling(denoiser.config, latent_size, branches) + frames * pixels * picture,
         coding=_CODING * pixels + frames * pixels * picture,
         seeing=_SEEING * pixels * views,
         streams=_STREAMS * pixels,
