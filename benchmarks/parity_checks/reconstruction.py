@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,6 +14,10 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from photowalk import presets
+from photowalk.checkpoints import namings
+from photowalk.checkpoints.load import stored_shapes
+from photowalk.checkpoints.match import match
+from photowalk.geometry.cameras import Cameras
 from photowalk.models.depth_anything3 import metric
 from photowalk.models.depth_anything3.backbone import Backbone, BackboneConfig, reference_scores
 from photowalk.models.depth_anything3.dense_heads import HeadConfig
@@ -28,6 +33,8 @@ from photowalk.models.depth_anything3.pose_tokens import (
 from photowalk.models.depth_anything3.quaternions import matrix_from_xyzw, xyzw_from_matrix
 from photowalk.models.depth_anything3.splats import PlacedSplats, harmonics_rotation, place_splats
 from photowalk.perception.pose_alignment import align_centres
+from photowalk.reconstruct.frame_choice import spread
+from photowalk.reconstruct.published import followed
 
 Comparison = tuple[str, float, float]
 Golden = dict[str, Tensor]
@@ -49,6 +56,20 @@ def check_names(folder: Path) -> Iterable[Comparison]:
         name, shape, _ = line.split("\t")
         listed[name] = torch.empty([int(side) for side in shape.strip("(),").split(",")], device="meta")
     yield f"{len(listed)} names and shapes", float(_differences(network, listed)), 0.0
+    file = Listed((Path("model.pt"),), {f"model.{name}": (tuple(t.shape), t.dtype) for name, t in listed.items()})
+    found = match(file, stored_shapes(network), namings.DEPTH_ANYTHING_NESTED, "model.")  # raises for any difference
+    yield "tensors that an import takes", float(len(found.links) != len(stored_shapes(network))), 0.0
+
+
+@dataclass
+class Listed:
+    """A checkpoint of which only names, shapes and formats are known."""
+
+    files: tuple[Path, ...]
+    tensors: dict[str, tuple[tuple[int, ...], torch.dtype]]
+
+    def read(self, name: str) -> Tensor:
+        raise KeyError(name)
 
 
 def check_network(name: str) -> Callable[[Path], Iterator[Comparison]]:
@@ -269,6 +290,13 @@ def check_pose_alignment(folder: Path) -> Iterable[Comparison]:
         if f"{case}.compute_aligned_pred_w2c" in golden:
             back = rigid_inverse(found.to_known(rigid_inverse(predicted)))
             yield f"{case} back", _error(back, golden[f"{case}.compute_aligned_pred_w2c"]), 2e-5
+    keys = Cameras(golden["interp.key_w2c"], golden["interp.key_K"], 1, 1)
+    path = followed(keys, golden["interp.key_index"], len(golden["interp.w2c24"]))
+    yield "interp.w2c24", _error(path.camera_from_world, golden["interp.w2c24"]), 1e-5
+    yield "interp.K24", _error(path.intrinsics, golden["interp.K24"]), 1e-5
+    for name in (name for name in golden if name.startswith("idx.")):
+        total, count = (int(part) for part in name.removeprefix("idx.").split("_"))
+        yield name, _error(spread(total, count), golden[name]), 0.0
     for name in golden:
         if name.startswith("norm") and name.endswith(".in"):
             yield name, _error(normalise_poses(golden[name]), golden[name[:-2] + "out"]), 1e-5

@@ -6,6 +6,7 @@ import json
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from photowalk.models.depth_anything3.preprocess import bounded_size, patched_si
 from photowalk.reconstruct.frame_choice import WindowPlan, even_windows, split_windows, spread
 from photowalk.reconstruct.joining import closeness, moved, robust_similarity
 from photowalk.reconstruct.ownership import in_picture, opaque, owned, within_rim
-from photowalk.reconstruct.published import Seen, reconstruct_at_once, reconstruct_in_windows
+from photowalk.reconstruct.published import Seen, followed, reconstruct_at_once, reconstruct_in_windows
 from photowalk.scene.types import Splats
 
 Comparison = tuple[str, float, float]
@@ -54,7 +55,11 @@ def check_units(folder: Path) -> Iterator[Comparison]:
     for name in sorted({name.split(".")[0] for name in golden if re.match(r"u\d", name)}):
         frames, windows, size, overlap = (int(part) for part in name[1:].split("_"))
         yield from _plan_differences(name, even_windows(frames, windows, size, overlap), golden)
-    yield from _plan_differences("split", split_windows(300, (90, 160), 40, 6), golden)
+    said = _stated(folder, "chunk_units")["what"]
+    frames, first, second, size, overlap = _numbers(
+        r"split \(T=(\d+), splits \[(\d+),(\d+)\], size (\d+), overlap (\d+)\)", said
+    )
+    yield from _plan_differences("split", split_windows(frames, (first, second), size, overlap), golden)
     for name in (name for name in golden if name.startswith("point_idx.")):
         count, most = (int(part) for part in name.split(".")[1].split("_"))
         yield name, _error(spread(count, most), golden[name]), 0.0
@@ -74,7 +79,15 @@ def check_units(folder: Path) -> Iterator[Comparison]:
         found = robust_similarity(centres, theirs, points, wanted, weights, kept_share=share)
         yield from _similarity_errors(name, found, golden, 2e-6)
     yield from _applied(golden)
-    yield from _masks(golden)
+    yield from _masks(golden, said)
+
+
+def _numbers(pattern: str, said: dict[str, str] | str) -> list[int]:
+    """From the words in which a golden states its settings."""
+    found = re.search(pattern, str(said))
+    if found is None:
+        raise ValueError(f"the golden does not state {pattern}")
+    return [int(number) for number in found.groups()]
 
 
 def _plan_differences(name: str, plan: WindowPlan, golden: Golden) -> Iterator[Comparison]:
@@ -98,17 +111,21 @@ def _applied(golden: Golden) -> Iterator[Comparison]:
     yield "apply.w2c_out", _error(pose, golden["apply.w2c_out"]), 1e-5
 
 
-def _masks(golden: Golden) -> Iterator[Comparison]:
-    inside, opacities = within_rim(2, 35, 42), golden["grid.opacities"]
+def _masks(golden: Golden, said: dict[str, str]) -> Iterator[Comparison]:
+    views, height, width = _numbers(r"V=(\d+), \d+x\d+ depth with (\d+)x(\d+) GS grid", said)
+    inside, opacities = within_rim(views, height, width), golden["grid.opacities"]
     yield "grid.border", _flips(inside, golden["grid.border"]), 0.0
     yield "grid.opacity30", _flips(opaque(opacities, 0.3), golden["grid.opacity30"]), 0.0
     both = inside.clone()
     both[inside] = opaque(opacities[inside], 0.1)
     yield "grid.both10", _flips(both, golden["grid.both10"]), 0.0
-    yield "grid.small_20x30_border", _flips(within_rim(2, 20, 30), golden["grid.small_20x30_border"]), 0.0
-    windows = [Cameras(pose, golden["own.K"], 64, 84) for pose in golden["own.w2c"]]
+    for name in (name for name in golden if name.startswith("grid.small_")):
+        rows, columns = _numbers(r"small_(\d+)x(\d+)_", name)
+        yield name, _flips(within_rim(len(golden[name]) // (rows * columns), rows, columns), golden[name]), 0.0
+    across, down, tenths = _numbers(r"image (\d+)x(\d+), max_diff 0\.(\d)", said)
+    windows = [Cameras(pose, golden["own.K"], down, across) for pose in golden["own.w2c"]]
     for number in range(len(windows)):
-        mask = owned(golden["own.pos"], windows, number, 0.5)
+        mask = owned(golden["own.pos"], windows, number, tenths / 10)
         yield f"own.mask{number}", _flips(mask, golden[f"own.mask{number}"]), FLIPPED
     seen = torch.stack([in_picture(golden["own.pos"], camera) for camera in windows[0]], dim=-1)
     yield "own.in_frustum_chunk0", _flips(seen, golden["own.in_frustum_chunk0"]), FLIPPED
@@ -159,12 +176,18 @@ def check_windows(folder: Path) -> Iterator[Comparison]:
 
 def check_single(folder: Path) -> Iterator[Comparison]:
     golden, stated = load_file(folder / "single_recon.safetensors"), _stated(folder, "single_recon")
-    cameras = _cameras(golden["in.vipe_intrinsics"], motions.inverse(golden["in.vipe_c2w"]), 64, 84)
+    height, width = stated["runs"]["main"]["render"]["hw"]
+    cameras = _cameras(golden["in.vipe_intrinsics"], motions.inverse(golden["in.vipe_c2w"]), height, width)
     yield "intrinsics", _error(cameras.intrinsics, golden["main.intrinsics_vipe"]), 1e-5
     for run, facts in stated["runs"].items():
         options = dict(_pairs(facts["args"]))
         share = float(options.get("--gs_ply_prune_opacity_percentile", 0))
-        if run in ("vipepose", "novipe"):
+        if run == "vipepose":  # the given cameras as they are
+            continue
+        if run == "novipe":  # the network's own cameras, followed from frame to frame
+            chosen, poses = golden["novipe.indices_da3"], golden["novipe.w2c_da3_pred"]
+            path = followed(replace(cameras[chosen], camera_from_world=poses), chosen, len(cameras))
+            yield "novipe.w2c_render", _error(path.camera_from_world, golden["novipe.w2c_render"]), 2e-5
             continue
         most = len(golden["in.pred_w2c"])
         made = reconstruct_at_once(lambda _: _seen(golden, "in."), cameras, most=most, faint_share=share)
@@ -188,9 +211,10 @@ def check_ply(folder: Path) -> Iterator[Comparison]:
     )
     views, height, width = (int(side) for side in golden["in.grid_vhw"])
     first, rows = (int(number) for number in golden["chunked64.first_row"])
+    (percentile,) = _numbers(r"percentile 0\.(\d)", _stated(folder, "ply")["what"])
     for name, kept in [
         ("single_border", within_rim(views, height, width)),
-        ("single_opacity", opaque(splats.opacities, 0.7)),
+        ("single_opacity", opaque(splats.opacities, percentile / 10)),
         ("chunked64", torch.arange(len(splats)).sub(first).ge(0) & torch.arange(len(splats)).lt(first + rows)),
     ]:
         file = folder / f"ply_{name}.ply"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -119,7 +119,8 @@ def reconstruct_at_once(
     seen = see(frames)
     kept = _kept(seen, 0, faint_share)
     poses = _in_known_world(seen.camera_from_world, cameras[frames])
-    return Reconstruction(seen.splats[kept], _followed(cameras, frames, poses, cameras.intrinsics), frames)
+    path = followed(replace(cameras[frames], camera_from_world=poses), frames, len(cameras))
+    return Reconstruction(seen.splats[kept], replace(path, intrinsics=cameras.intrinsics), frames)
 
 
 def reconstruct_in_windows(
@@ -162,10 +163,9 @@ def reconstruct_in_windows(
         joined.opacities.clamp(OPACITY_MARGIN, 1 - OPACITY_MARGIN),
         joined.colours,
     )
-    followed = _followed(
-        cameras, plan.frames, motions.inverse(torch.cat(poses)), cameras.intrinsics[plan.frames], sampled_lens=True
-    )
-    return Reconstruction(joined, followed, plan.frames, tuple(similarities), masks)
+    keys = replace(cameras[plan.frames], camera_from_world=motions.inverse(torch.cat(poses)))
+    path = followed(keys, plan.frames, len(cameras))
+    return Reconstruction(joined, path, plan.frames, tuple(similarities), masks)
 
 
 def _joined(
@@ -208,16 +208,17 @@ def _split(cameras: Cameras, world_from_camera: Tensor, counts: list[int]) -> li
     return [Cameras(pose, lens, cameras.height, cameras.width) for pose, lens in zip(poses, lenses, strict=True)]
 
 
-def _followed(
-    cameras: Cameras, frames: Tensor, poses: Tensor, intrinsics: Tensor, *, sampled_lens: bool = False
-) -> Cameras:
-    """Cameras [T] that pass through `poses` [U, 4, 4] (camera_from_world) at the `frames` [U]."""
-    every = torch.arange(len(cameras), device=frames.device)
+def followed(keys: Cameras, frames: Tensor, count: int) -> Cameras:
+    """Cameras of all `count` frames of a video, from those of some `frames` [U], increasing: between them in a straight
+    line, before and after them as the nearest."""
+    every = torch.arange(count, device=frames.device)
     upper = torch.searchsorted(frames, every).clamp(1, max(len(frames) - 1, 1)).clamp(max=len(frames) - 1)
     lower = (upper - 1).clamp_min(0)
     span = (frames[upper] - frames[lower]).clamp_min(1)
-    share = ((every - frames[lower]) / span).clamp(0, 1).to(poses.dtype)
-    followed = motions.interpolate(poses[lower].double(), poses[upper].double(), share.double()).to(poses)
-    if sampled_lens:
-        intrinsics = torch.lerp(intrinsics[lower], intrinsics[upper], share[:, None, None])
-    return Cameras(followed, intrinsics, cameras.height, cameras.width)
+    share = ((every - frames[lower]).double() / span).clamp(0, 1)
+    pose, lens = keys.camera_from_world.double(), keys.intrinsics.double()
+    return replace(
+        keys,
+        camera_from_world=motions.interpolate(pose[lower], pose[upper], share).to(keys.camera_from_world),
+        intrinsics=torch.lerp(lens[lower], lens[upper], share[:, None, None]).to(keys.intrinsics),
+    )
