@@ -194,3 +194,16 @@ def test_a_world_says_and_keeps_what_estimates_its_depth(store, tmp_path):
         _ = again.generator
     own = World.create(tmp_path / "photo.png", tmp_path / "other", preset=tiny_preset(), fov_deg=60)
     assert own.info()["depth_network"] == "nano"
+
+
+def test_half_precision_is_for_the_backbone_alone(estimator: DepthAnything3Depth):
+    half = Placement(torch.device("cpu"), torch.bfloat16, "a test")
+    torch.manual_seed(0)
+    video, far = torch.rand(3, 3, HEIGHT, WIDTH), cameras(3)
+    far.camera_from_world[:, 2, 3] += 1000.0  # a bfloat16 would lose the steps between them
+    known = torch.full((3, HEIGHT, WIDTH), 4.0)
+    whole = estimator.estimate_frames(video, far, known)
+    with half.autocast():
+        rounded = estimator.estimate_frames(video, far, known)
+    assert rounded.dtype == torch.float32
+    assert float((rounded / whole).log().abs().median()) < 0.03
