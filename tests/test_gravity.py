@@ -52,6 +52,8 @@ def test_without_a_floor_the_cameras_say_where_up_is():
     assert torch.allclose(ground.up, torch.tensor([0.0, -1, 0], dtype=torch.float64))
     assert float(ground.height(torch.zeros(3, dtype=torch.float64))) == pytest.approx(EYE_HEIGHT)
     assert "no floor was seen" in ground.up_from
+    with pytest.raises(ValueError, match="no floor was seen"):
+        scale_to("camera height 1.6m", ground, [view])
     with pytest.raises(ValueError, match="depth"):
         find_ground([])
 

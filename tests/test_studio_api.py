@@ -193,8 +193,8 @@ def test_scale_and_horizon_are_corrected_at_any_time(running, ann, world):
     cameras = studio.scenery("ann", world).cameras
     risen = (cameras.centres[-1] - cameras.centres[CHUNK_FRAMES]).tolist()
     assert risen == pytest.approx([0.05 * axis for axis in up_of(3, -10)], abs=1e-3)
-    known = ann.correct(world, schemas.CorrectRequest(scale_to="camera height 1.2m")).world
-    assert known.metres_per_unit > 0
+    known = ann.correct(world, schemas.CorrectRequest(scale_to="12m from 10,10 to 50,30")).world
+    assert known.metres_per_unit > 2
     assert (known.roll_deg, known.pitch_deg) == pytest.approx((3, -10))
     with pytest.raises(RefusedError, match="write 'door height 2m from X,Y to X,Y'"):
         ann.correct(world, schemas.CorrectRequest(scale_to="door height 2m"))

@@ -143,7 +143,11 @@ def test_from_a_photo_to_splats_on_a_wide_screen(chromium, address, tmp_path):
         visit.settle()
         visit.picture("planned_in_words")
         visit.tab("Generate")
-        visit.viewer.get_by_role("textbox", name="What is there").fill("a bright hall")
+        prompt = visit.viewer.get_by_role("textbox", name="What is there")
+        prompt.fill("a bright hall")
+        page.wait_for_timeout(300)  # the viewer sends what was typed with a delay
+        visit.press("Expand")
+        visit.viewer.get_by_text("a bright hall. The camera").wait_for()
         visit.press("Generate")
         page.wait_for_selector(".job")
         if NANO:
@@ -153,6 +157,17 @@ def test_from_a_photo_to_splats_on_a_wide_screen(chromium, address, tmp_path):
         visit.idle()
         visit.settle()
         visit.picture("first_chunk")
+
+        visit.tab("Explore")
+        visit.viewer.get_by_text("Correct scale and horizon").click()
+        visit.viewer.get_by_role("textbox", name="Number").fill("2")
+        page.wait_for_timeout(300)
+        visit.press("Correct the scale")
+        visit.viewer.get_by_text("Scale corrected").wait_for()
+        visit.settle()
+        visit.picture("corrected")
+        world = page.evaluate("fetch('/api/worlds/' + location.hash.slice(1)).then((answer) => answer.json())")
+        assert world["metres_per_unit"] == 2
 
         visit.tab("Plan")
         visit.press("By keyframes")

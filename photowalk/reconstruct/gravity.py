@@ -48,7 +48,8 @@ def find_ground(views: Sequence[View], *, up: Tensor | None = None, seed: int = 
                 return Ground(normal, floor, what)
     floor = float(first @ upward) - EYE_HEIGHT
     whose = "the cameras' own up" if up is None else "up as it was corrected by hand"
-    return Ground(upward, floor, f"{whose}; no floor was seen, it is taken to be {EYE_HEIGHT} below")
+    where = f"{whose}; no floor was seen, it is taken to be {EYE_HEIGHT} below"
+    return Ground(upward, floor, where, floor_seen=False)
 
 
 def find_ceiling(views: Sequence[View], ground: Ground, *, seed: int = 0) -> float | None:

@@ -11,6 +11,7 @@ from photowalk.reconstruct.gravity import find_ceiling
 from photowalk.scene.ground import Ground
 from photowalk.scene.types import View
 
+_ROOM = ("floor to ceiling", "ceiling height", "room height")
 _METRES = {"m": 1.0, "cm": 0.01, "mm": 0.001, "ft": 0.3048, "in": 0.0254}
 _NUMBER = r"(\d+(?:\.\d+)?)"
 _TEXT = re.compile(
@@ -39,9 +40,11 @@ def scale_to(text: str, ground: Ground, views: Sequence[View]) -> Ground:
     if match["x0"] is not None:
         one, other = (_place(float(match[x]), float(match[y]), photo) for x, y in (("x0", "y0"), ("x1", "y1")))
         measured = float((one - other).norm())
+    elif not ground.floor_seen and what.lower() in ("camera height", *_ROOM):
+        raise ValueError(f"'{text}': no floor was seen in this walk to measure it from; {_HELP}")
     elif what.lower() == "camera height":
         measured = float(ground.height(photo.camera.centres.double()))
-    elif what.lower() in ("floor to ceiling", "ceiling height", "room height"):
+    elif what.lower() in _ROOM:
         measured = find_ceiling(views, ground)
         if measured is None:
             raise ValueError(f"'{text}': no level ceiling was seen in this walk; {_HELP}")

@@ -26,6 +26,7 @@ class Ground:
     up_from: str  # in words
     metres_per_unit: float = 1.0
     scale_from: str = "unknown"  # in words
+    floor_seen: bool = True  # False: the floor is a guess
 
     def height(self, points: Tensor) -> Tensor:
         """Height [*] of points [*, 3] over the floor's plane, in world units."""

@@ -7,11 +7,10 @@ from photowalk.studio.horizon import up_of
 from photowalk.studio.snippets import hint
 from photowalk.studio.visit import QUIET, Visit
 
-_BY_FACTOR = "All lengths times ..."
 _KNOWN = {
-    "The camera was ... m above the floor": "camera height",
-    "The room is ... m high": "floor to ceiling",
-    _BY_FACTOR: "",
+    "all lengths are times ...": "",
+    "the camera was ... m up": "camera height",
+    "the room is ... m high": "floor to ceiling",
 }
 
 
@@ -21,7 +20,7 @@ class CorrectPanel:
         with gui.add_folder("Correct scale and horizon", expand_by_default=False):
             self._said = gui.add_html("")
             self._known = gui.add_dropdown("I know that", tuple(_KNOWN))
-            self._metres = gui.add_number("...", 1.6, min=0.01, max=100.0, step=0.05)
+            self._metres = gui.add_number("Number", 1.0, min=0.01, max=100.0, step=0.05)
             gui.add_button("Correct the scale", color=QUIET).on_click(visit.does(self._scale))
             self._roll = gui.add_slider("Horizon roll", -30.0, 30.0, 0.5, 0.0)
             self._pitch = gui.add_slider("Horizon pitch", -45.0, 45.0, 0.5, 0.0)
