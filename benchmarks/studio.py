@@ -26,13 +26,7 @@ from photowalk.studio.client import Client
 
 PHOTO = Path(__file__).parent.parent / "examples" / "photo" / "hall.jpg"
 PORT = 8761
-FLAGS = [
-    "--no-sandbox",
-    "--use-gl=angle",
-    "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader",
-    "--ignore-gpu-blocklist",
-]
+FLAGS = ["--no-sandbox", "--enable-unsafe-swiftshader"]  # as where there is no GPU: WebGL in software, pages without
 
 
 def main() -> None:
