@@ -257,6 +257,7 @@ _TRAINING = (  # options of `train` that are fields of TrainingConfig
     "on_fault",
     "picture_every",
     "tensorboard",
+    "seed",
 )
 
 
@@ -276,10 +277,10 @@ def train(options: argparse.Namespace) -> None:
     minutes = math.inf if options.minutes is None and options.max_steps else options.minutes or 60.0
     training = {name: getattr(options, name) for name in _TRAINING if getattr(options, name) is not None}
     generated = tuple(Path(folder) for folder in options.generated)
-    order = Order(
-        data, minutes, work, output, skies, features, start, options.batch_factor, options.workers, training, generated
-    )
-    order = replace(order, teacher=Path(options.teacher) if options.teacher else None, rank=options.rank)
+    order = Order(data, minutes, work, output, skies, features, start, options.batch_factor)
+    order = replace(order, workers=options.workers, training=training, generated=generated, rank=options.rank)
+    order = replace(order, teacher=Path(options.teacher) if options.teacher else None)
+    order = replace(order, preset=options.preset, synthetic=options.seed is not None)
     with joined() as here:
         weights = train_part(options.part, order)
         if here.first:
@@ -636,8 +637,15 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--workers", type=int, default=0, metavar="N", help="processes that draw batches ahead")
     command.add_argument("--skies", metavar="FOLDER", help="pictures of nothing but sky, for the depth networks")
     command.add_argument("-o", "--output", metavar="FOLDER", help="where the weights go (default: WORK/weights)")
-    command.add_argument("--preset", default="nano", metavar="NAME", help="for --dry-run: nano, wan2.1-1.3b, lyra2-14b")
-    command.add_argument("--dry-run", action="store_true", help="only print what each GPU needs")
+    command.add_argument("--preset", default="nano", metavar="NAME", help="of the denoiser: nano or lyra2-14b")
+    command.add_argument(
+        "--synthetic",
+        type=int,
+        dest="seed",
+        metavar="SEED",
+        help="depth, denoiser: worlds without end instead of --data",
+    )
+    command.add_argument("--dry-run", action="store_true", help="only print what each GPU needs, of wan2.1-1.3b too")
     command.add_argument("--gpus", type=int, default=1, metavar="N", help="for --dry-run (default: 1)")
     _add_scale(command)
     return parser

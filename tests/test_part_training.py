@@ -14,7 +14,7 @@ from photowalk.models.squeeze_features import SqueezeFeatures
 from photowalk.scene.images import to_bytes, write_png
 from photowalk.scene.types import Clip
 from photowalk.train.codec import CodecRecipe, train_codec
-from photowalk.train.depth import DepthRecipe, Shots, draw_sample
+from photowalk.train.depth import DepthRecipe, Shots, draw_sample, shots_of_worlds
 from photowalk.train.detail import DetailRecipe, DetailRules, build_samples, prepare_samples, train_detail
 from photowalk.train.moving_pictures import moving_picture
 from photowalk.train.trainer import TrainingConfig
@@ -121,3 +121,10 @@ def test_a_sky_is_put_behind_things_and_depth_stays(tmp_path):
     assert torch.equal(sample.depth, plain.depth)
     assert sample.image[:, :30].mean() > 0.5 + plain.image[:, :30].mean()
     assert sample.image[:, 34:].mean() < 0.2
+
+
+def test_depth_has_worlds_without_end():
+    one, again, other = (shots_of_worlds(torch.Generator().manual_seed(seed), worlds=1, frames=2) for seed in (0, 0, 1))
+    assert torch.equal(one[0].video, again[0].video)
+    assert not torch.equal(one[0].video, other[0].video)
+    assert one[0].depth.shape == one[0].video[:, 0].shape

@@ -61,7 +61,7 @@ def learn(folder: Path, config: TrainingConfig) -> None:
     """Train the tiny denoiser and its text encoder, and export them."""
     generator = tiny_preset().build(CPU)
     parts = nn.ModuleDict({"denoiser": generator.denoiser, "text": generator.text})
-    if "RANK" in os.environ:  # every process begins with weights of its own; the first one's count
+    if "RANK" in os.environ and config.shard == 1:  # they begin with weights of their own; the first one's count
         for parameter in parts.parameters():
             parameter.data += int(os.environ["RANK"])
 

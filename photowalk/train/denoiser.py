@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -34,16 +34,16 @@ def train_denoiser(
     folder: Path,
     channel_weight: Tensor | None = None,  # [C], how much the error of each latent channel is seen
 ) -> None:
-    """Train the denoiser and the text encoder of `generator` together, in place. Raises ValueError without plain
-    samples; of kinds that have none, plain ones are taken."""
+    """Train the denoiser of `generator` in place, and the text encoder with it unless that is frozen. Raises ValueError
+    without plain samples; of kinds that have none, plain ones are taken."""
     objective, denoiser, text = recipe.objective, generator.denoiser, generator.text
     draw = samples.draw if isinstance(samples, Live) else _drawing(samples, recipe)
-    assert isinstance(text, nn.Module)
     objective.freeze(denoiser)
-    text.requires_grad_(not objective.trainable)
     if not objective.master_weights:
         denoiser.to(torch.bfloat16)
-    parts = nn.ModuleDict({"denoiser": denoiser, "text": text})
+    parts = nn.ModuleDict({"denoiser": denoiser})
+    if isinstance(text, nn.Module) and any(parameter.requires_grad for parameter in text.parameters()):
+        parts["text"] = text.requires_grad_(not objective.trainable)
     channels = torch.ones(1) if channel_weight is None else channel_weight / channel_weight.mean()
     channels = channels.view(-1, 1, 1, 1).to(generator.placement.device)
 
@@ -58,7 +58,8 @@ def train_denoiser(
         error = prediction_error(objective, velocity, noisy, clean, noise, sigma, weight)
         return losses(error * channels, clean, conditioning, objective.hole_weight, channels)
 
-    train(parts, draw, loss_of, recipe.training, folder, generator.placement)
+    training = replace(recipe.training, master_weights=objective.master_weights)
+    train(parts, draw, loss_of, training, folder, generator.placement)
 
 
 def _drawing(samples: Samples | Sequence[Path], recipe: DenoiserRecipe) -> Callable[[torch.Generator], Batch]:

@@ -19,19 +19,22 @@ from photowalk.geometry.cameras import Cameras
 from photowalk.models.depth_network import DepthNetwork, DepthPrediction
 from photowalk.scene.images import from_bytes, read_photo, to_bytes
 from photowalk.scene.types import View
+from photowalk.synthetic import SyntheticWorld, training_seeds
 from photowalk.train.chance import integer, uniform
 from photowalk.train.cutouts import with_evening, with_mountains, with_thing
+from photowalk.train.live import FARTHEST_SEED
 from photowalk.train.pictures import depth_grid
 from photowalk.train.trainer import Losses, TrainingConfig, train
 from photowalk.world.placement import Placement
 
 SKY_SIZE = (256, 448)
+WALK_FRAMES = 161
 SHOWN_SEED = 10**12  # of the batch in the pictures; far from those of the steps
 
 
 @dataclass(frozen=True)
 class DepthRecipe:
-    folders: tuple[Path, ...]  # of clip folders
+    folders: tuple[Path, ...]  # of clip folders; none: synthetic worlds without end, new ones each step
     training: TrainingConfig
     sizes: tuple[tuple[int, int], ...] = ((128, 224), (128, 224), (192, 336), (256, 448))  # one is drawn per step
     pixels: int = 8 * 128 * 224  # per step, over its batch
@@ -68,7 +71,7 @@ class DepthSample:
 def train_depth(network: DepthNetwork, recipe: DepthRecipe, folder: Path, placement: Placement) -> None:
     """Train `network` in place; `folder` takes checkpoints and log. Raises ValueError if the folders hold no clips."""
     shots = [shot for source in recipe.folders for shot in read_shots(source, recipe.clip_frames)]
-    if not shots:
+    if recipe.folders and not shots:
         raise ValueError(f"training depth wants clip folders, found none in {', '.join(map(str, recipe.folders))}")
     skies = [read_photo(path, *SKY_SIZE).image for path in sorted(recipe.skies.iterdir())] if recipe.skies else []
     network.to(placement.device)
@@ -87,6 +90,19 @@ def train_depth(network: DepthNetwork, recipe: DepthRecipe, folder: Path, placem
     train(network, draw, loss_of, recipe.training, folder, placement, picture)
 
 
+def shots_of_worlds(random: torch.Generator, worlds: int = 2, frames: int = 4) -> list[Shots]:
+    """A few frames of walks through synthetic worlds that chance chooses, never those held out for judging."""
+    shots = []
+    for _ in range(worlds):
+        seed = next(training_seeds(integer(FARTHEST_SEED, random)))
+        world = SyntheticWorld.sample(seed)
+        path = world.walk(WALK_FRAMES, seed, size=SKY_SIZE)
+        clip = world.render(path[torch.randperm(WALK_FRAMES, generator=random)[:frames].tolist()])
+        assert clip.depth is not None
+        shots.append(Shots(to_bytes(clip.video), clip.depth.half(), clip.cameras))
+    return shots
+
+
 def read_shots(folder: Path, frames: int) -> list[Shots]:
     """About `frames` frames, evenly spread, of every clip under `folder`."""
     shots = []
@@ -98,6 +114,7 @@ def read_shots(folder: Path, frames: int) -> list[Shots]:
 
 
 def _draw(shots: Sequence[Shots], skies: Sequence[Tensor], recipe: DepthRecipe, random: torch.Generator) -> DepthSample:
+    shots = shots if recipe.folders else shots_of_worlds(random)
     size = recipe.sizes[integer(len(recipe.sizes), random)]
     count = max(recipe.pixels // (size[0] * size[1]), 1)
     return _stacked([draw_sample(shots, skies, size, recipe, random) for _ in range(count)])

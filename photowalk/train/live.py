@@ -15,12 +15,14 @@ import torch
 from photowalk.data.clips import count_frames, read_clip
 from photowalk.diffusion.flow import TIMESTEPS, TrainingSchedule
 from photowalk.scene.types import Clip
-from photowalk.synthetic import HELD_OUT_SEEDS, SyntheticWorld
+from photowalk.synthetic import SyntheticWorld, training_seeds
+from photowalk.train.chance import integer
 from photowalk.train.objective import Kind, Objective
 from photowalk.train.parallel import processes
 from photowalk.train.samples import Batch, build_samples
 from photowalk.world.generator import Generator
 
+FARTHEST_SEED = 2**40
 KINDS: tuple[Kind, ...] = ("plain", "first", "own")
 Source = Callable[[torch.Generator, int, int], Clip]  # chance, frames of a chunk, chunks at least -> a walk of chunks
 
@@ -73,8 +75,7 @@ class FromWorlds:
     size: tuple[int, int]
 
     def __call__(self, random: torch.Generator, chunk: int, least: int) -> Clip:
-        seed = int(torch.randint(2**40, (), generator=random))
-        seed += len(HELD_OUT_SEEDS) * (seed in HELD_OUT_SEEDS)
+        seed = next(training_seeds(integer(FARTHEST_SEED, random)))
         chunks = int(torch.randint(least, 3, (), generator=random))
         world = SyntheticWorld.sample(seed)
         return world.render(world.walk(1 + chunks * chunk, seed, size=self.size))

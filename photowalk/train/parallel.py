@@ -7,6 +7,7 @@ average their gradients; shards hold a part each of weights, gradients and optim
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -68,25 +69,29 @@ def wait_for_all() -> None:
 def spread(module: nn.Module, shard: int, placement: Placement) -> None:
     """Give every process the weights of the first; with `shard` > 1 split them in place among so many processes.
 
-    Groups of `shard` processes hold one copy of the weights together, and there are as many copies as groups. Products
-    are taken in the placement's format; weights, gradients and optimiser stay as fine as they are. Raises ValueError.
+    Groups of `shard` processes hold one copy of the weights together, and there are as many copies as groups: the
+    first group's, of which each process keeps its part, so all should begin alike. Products are taken in the
+    placement's format; weights, gradients and optimiser stay as fine as they are. Raises ValueError.
     """
     count = processes().count
     if shard < 1 or count % shard:
         raise ValueError(
             f"weights cannot be split into shards of {shard} among {count} processes; give a divisor of their number"
         )
-    if count > 1:
-        for tensor in module.state_dict().values():
-            dist.broadcast(tensor, src=0)
     if shard > 1:
         _shard(module, shard, placement)
+    elif count > 1:
+        for tensor in module.state_dict().values():
+            dist.broadcast(tensor, src=0)
 
 
 def _shard(module: nn.Module, shard: int, placement: Placement) -> None:
     mesh = init_device_mesh(
         placement.device.type, (processes().count // shard, shard), mesh_dim_names=("replicas", "shards")
     )
+    warnings.filterwarnings(
+        "ignore", "FSDP2-wrapped module", UserWarning
+    )  # of views that are changed in place: none is
     products = None if placement.dtype == torch.float32 else placement.dtype
     policy = MixedPrecisionPolicy(param_dtype=products, reduce_dtype=torch.float32, cast_forward_inputs=False)
     split = partial(fully_shard, mesh=mesh, mp_policy=policy)
@@ -99,6 +104,11 @@ def _shard(module: nn.Module, shard: int, placement: Placement) -> None:
         split(network)
         if hasattr(network, "encode"):
             register_fsdp_forward_method(network, "encode")
+    if processes().count > shard:
+        copies = mesh.get_group("replicas")
+        for parameter in module.parameters():
+            assert isinstance(parameter, DTensor)
+            dist.broadcast(parameter.to_local().detach(), group=copies, group_src=0)
 
 
 def _split_early_layers(network: WorldTransformer, split) -> None:

@@ -24,6 +24,7 @@ from photowalk.models.splat_head import SplatHead
 from photowalk.models.weights import load_weights
 from photowalk.presets import (
     WEIGHTS,
+    nano,
     nano_conditioning,
     nano_depth,
     nano_depth_network,
@@ -37,6 +38,8 @@ from photowalk.train.depth import DepthRecipe, train_depth
 from photowalk.train.detail import DetailRecipe, DetailRules, train_detail
 from photowalk.train.detail import prepare_samples as prepare_detail_samples
 from photowalk.train.distil import DistilRecipe, train_student
+from photowalk.train.full_size import train_full_size
+from photowalk.train.live import FromWorlds, Live
 from photowalk.train.objective import Kind, Objective
 from photowalk.train.parallel import processes, wait_for_all
 from photowalk.train.samples import prepare_samples
@@ -63,6 +66,8 @@ class Order:
     features: Path | None = None  # SqueezeNet weights that the depth networks start from
     start: Path | None = None  # a folder of weights of an earlier training to start from
     batch_factor: int = 1  # how many of the recipe's batches a step takes
+    preset: str = "nano"  # of the denoiser: nano or lyra2-14b
+    synthetic: bool = False  # depth and denoiser: worlds drawn on the way, without end, instead of `data`
     workers: int = 0  # processes that draw batches ahead
     training: Mapping[str, object] = field(default_factory=dict)  # fields of TrainingConfig in place of the recipe's
     generated: tuple[Path, ...] = ()  # folders of worlds, whose walks splats learn from beside the clips
@@ -80,6 +85,10 @@ def train_part(part: str, order: Order) -> list[Path]:
     """
     if part not in PARTS:
         raise ValueError(f"there is no part {part!r} to train; known are {', '.join(PARTS)}")
+    if order.synthetic and part not in ("depth", "denoiser"):
+        raise ValueError(
+            f"{part} does not learn from worlds drawn on the way; render some with python -m photowalk.synthetic FOLDER"
+        )
     weights = PARTS[part](order)
     paths = [order.out / f"{name}.safetensors" for name in weights]
     for path, module in zip(paths, weights.values()):
@@ -100,7 +109,8 @@ def _depth(order: Order) -> dict[str, nn.Module]:
     else:
         raise ValueError("training depth wants SqueezeNet features to start from; give their file with --features")
     training = order.config(TrainingConfig(order.minutes, 8e-4, average=0.99, final_rate=0.1, gentle=("encoder.",)))
-    recipe = DepthRecipe(tuple(_clips(order)), training, skies=order.skies)
+    clips = () if order.synthetic else tuple(_clips(order))
+    recipe = DepthRecipe(clips, training, skies=order.skies)
     recipe = replace(recipe, pixels=recipe.pixels * order.batch_factor)
     train_depth(network, recipe, order.work, choose_placement())
     return {"depth": network}
@@ -123,6 +133,8 @@ def _detail(order: Order) -> dict[str, nn.Module]:
 
 
 def _denoiser(order: Order) -> dict[str, nn.Module]:
+    if order.preset != "nano":
+        return train_full_size(order.preset, _clips(order), order.config, order.work)
     generator = nano_untrained(choose_placement())
     codec, text = generator.codec, generator.text
     assert isinstance(codec, NanoCodec)
@@ -131,8 +143,12 @@ def _denoiser(order: Order) -> dict[str, nn.Module]:
         load_weights(generator.denoiser, order.start / "denoiser.safetensors")
         load_weights(text, order.start / "text.safetensors")
     training = order.config(TrainingConfig(order.minutes, 5e-4, warmup_steps=80, average=0.995))
-    recipe = DenoiserRecipe(training, DENOISER_OBJECTIVE, TrainingSchedule(), batch=order.batch_factor)
-    samples = denoiser_samples(order, generator, own=order.start is not None)
+    objective = DENOISER_OBJECTIVE if order.start else replace(DENOISER_OBJECTIVE, own_past=0.0)
+    recipe = DenoiserRecipe(training, objective, TrainingSchedule(), batch=order.batch_factor)
+    if order.synthetic:
+        samples = Live(FromWorlds((nano().height, nano().width)), objective, nano().chunk_frames)
+    else:
+        samples = denoiser_samples(order, generator, own=order.start is not None)
     train_denoiser(generator, samples, recipe, order.work, codec.deviation)  # what varies most is seen most
     return {"denoiser": generator.denoiser, "text": text}
 

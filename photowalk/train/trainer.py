@@ -64,6 +64,7 @@ class TrainingConfig:
     micro_batches: int | None = None  # whose gradients make a step, all processes together; None: one each
     workers: int = 0  # processes that draw batches ahead; 0 draws them between the steps
     gentle: tuple[str, ...] = ()  # prefixes of parameters that know much already and learn at a tenth of the rate
+    master_weights: bool = True  # weights are kept in float32, whatever computes
     shard: int = 1  # among how many processes the weights are split; 1: each has all of them
     checkpoint_activations: bool = False  # blocks are computed again in the backward pass, for less memory
     on_fault: OnFault = "stop"  # at what cannot be read; "skip" draws something else and says so
@@ -96,6 +97,8 @@ def train(
             f"{micro_batches} micro-batches a step cannot be shared out among {here.count} processes; give a multiple"
         )
     spread(module, config.shard, placement)
+    if config.master_weights:
+        module.float()  # after they are split: the whole might not fit
     if config.checkpoint_activations:
         recompute_blocks(module)
     learner = _learner(module, config)
