@@ -45,20 +45,26 @@ def _read(content: bytes, channel: str) -> np.ndarray:
     width, height = right - left + 1, bottom - top + 1
     if width < 1 or height < 1 or width * height > _LARGEST:
         raise ExrError(f"claims to be {width}x{height} pixels")
-    line = np.dtype([(name, kind, (width,)) for name, kind in channels.items()])
-    picture = np.zeros((height, width), channels[channel])
+    before, line = 0, sum(kind.itemsize for kind in channels.values()) * width  # bytes
+    for name, kind in channels.items():
+        if name == channel:
+            break
+        before += kind.itemsize * width
+    kind = channels[channel]
+    picture = np.zeros((height, width), kind)
     for offset in struct.unpack_from(f"<{-(-height // _LINES[compression])}Q", content, at):
         first, size = struct.unpack_from("<ii", content, offset)
         first -= top
         lines = min(_LINES[compression], height - first)
-        whole = lines * line.itemsize
+        whole = lines * line
         if not 0 <= first < height or not 0 <= size <= whole:
             raise ExrError("is damaged or cut short: a block lies outside of it")
         data = content[offset + 8 : offset + 8 + size]
         data = data if size == whole else _undone(zlib.decompressobj().decompress(data, whole))
         if len(data) != whole:
             raise ExrError("is damaged or cut short: a block has too few bytes")
-        picture[first : first + lines] = np.frombuffer(data, line)[channel]
+        own = np.frombuffer(data, np.uint8).reshape(lines, line)[:, before : before + width * kind.itemsize]
+        picture[first : first + lines] = np.ascontiguousarray(own).view(kind)
     return picture
 
 

@@ -119,7 +119,7 @@ def write(file: str | Path, cameras: Cameras) -> None:
 
 def _read(file: Path, lens: Cameras) -> Cameras:
     if file.is_dir():
-        return _read_colmap(file, lens)
+        return read_colmap(file)[1]
     if not file.is_file():
         raise PathError(f"{file}: no such file; a path is a preset, a file ({', '.join(ENDINGS)}) or a sentence")
     if file.stat().st_size > MAX_BYTES:
@@ -130,7 +130,7 @@ def _read(file: Path, lens: Cameras) -> Cameras:
     if ending == ".json":
         return _read_json(file, lens)
     if ending == ".bin":
-        return _read_colmap(file.parent, lens)
+        return read_colmap(file.parent)[1]
     if ending == ".txt":
         return _read_text(file, lens)
     raise PathError(f"{file}: unknown ending '{ending}'; known: {', '.join(ENDINGS)}")
@@ -258,7 +258,7 @@ def _read_exported(content: dict, lens: Cameras) -> Cameras:
 def _read_text(file: Path, lens: Cameras) -> Cameras:
     text = _text(file)
     if file.name.lower() in ("images.txt", "cameras.txt") or re.match(r"# (Image|Camera) list", text):
-        return _read_colmap(file.parent, lens)
+        return read_colmap(file.parent)[1]
     lines = [line.split() for line in text.splitlines() if line.strip() and not line.startswith("#")]
     if lines and len(lines[0]) == 1:  # RealEstate10K begins with the address of its video
         lines = lines[1:]
@@ -291,7 +291,8 @@ def _realestate(values: Tensor, lens: Cameras) -> Cameras:
     return Cameras(motions.motion(rows[:, :, :3], rows[:, :, 3]), intrinsics, lens.height, lens.width)
 
 
-def _read_colmap(folder: Path, lens: Cameras) -> Cameras:
+def read_colmap(folder: Path) -> tuple[dict[int, str], Cameras]:
+    """A COLMAP model's images by their numbers, in the order of their names, and their cameras [F], float64."""
     for ending, read_lenses, read_images in [
         (".bin", _colmap_lenses_binary, _colmap_images_binary),
         (".txt", _colmap_lenses_text, _colmap_images_text),
@@ -299,11 +300,12 @@ def _read_colmap(folder: Path, lens: Cameras) -> Cameras:
         images, cameras = folder / f"images{ending}", folder / f"cameras{ending}"
         if images.is_file() and cameras.is_file():
             lenses = read_lenses(cameras)
-            found = sorted(read_images(images), key=lambda image: _natural(image[0]))
+            found = sorted(read_images(images), key=lambda image: _natural(image[1]))
             _need_poses(images, len(found))
-            values = torch.tensor([numbers for _, numbers, _ in found], dtype=torch.float64)
+            values = torch.tensor([numbers for _, _, numbers, _ in found], dtype=torch.float64)
             pose = motions.motion(_rotation(values[:, :4]), values[:, 4:])
-            return replace(_stack([lenses[camera] for _, _, camera in found]), camera_from_world=pose)
+            joined = _stack([lenses[camera] for *_, camera in found])
+            return {index: name for index, name, *_ in found}, replace(joined, camera_from_world=pose)
     raise PathError(f"{folder}: a COLMAP folder wants images.txt and cameras.txt, or images.bin and cameras.bin")
 
 
@@ -331,13 +333,13 @@ def _colmap_lenses_text(file: Path) -> dict[int, Cameras]:
     return lenses
 
 
-def _colmap_images_text(file: Path) -> Iterator[tuple[str, list[float], int]]:
+def _colmap_images_text(file: Path) -> Iterator[tuple[int, str, list[float], int]]:
     lines = [line for line in _text(file).splitlines() if not line.startswith("#")]
     while lines and not lines[-1].strip():
         lines.pop()
     for line in lines[::2]:  # every second line lists the image's points
-        _, *numbers, camera, name = line.split(maxsplit=9)
-        yield name, [float(number) for number in numbers], int(camera)
+        index, *numbers, camera, name = line.split(maxsplit=9)
+        yield int(index), name, [float(number) for number in numbers], int(camera)
 
 
 def _colmap_lenses_binary(file: Path) -> dict[int, Cameras]:
@@ -354,17 +356,17 @@ def _colmap_lenses_binary(file: Path) -> dict[int, Cameras]:
     return lenses
 
 
-def _colmap_images_binary(file: Path) -> Iterator[tuple[str, list[float], int]]:
+def _colmap_images_binary(file: Path) -> Iterator[tuple[int, str, list[float], int]]:
     content = file.read_bytes()
     (count,), at = struct.unpack_from("<Q", content), 8
     for _ in range(count):
-        _, *numbers, camera = struct.unpack_from("<i7di", content, at)
+        index, *numbers, camera = struct.unpack_from("<i7di", content, at)
         at += 64
         end = content.index(b"\0", at)
         name = content[at:end].decode("utf-8", "replace")
         (points,) = struct.unpack_from("<Q", content, end + 1)
         at = end + 9 + 24 * points
-        yield name, numbers, camera
+        yield index, name, numbers, camera
 
 
 def _text(file: Path) -> str:

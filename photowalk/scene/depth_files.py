@@ -40,6 +40,12 @@ def read_depth(path: str | Path, height: int, width: int, *, photo_size: tuple[i
     depth = torch.where(depth > 0, depth, 0.0)  # NaN compares false
     if not bool(((depth > 0) & depth.isfinite()).any()):
         raise DepthError(f"{path} holds no depth: every value is zero, negative, NaN or infinite")
+    return fit_depth(depth, height, width, fit=fit)
+
+
+def fit_depth(depth: Tensor, height: int, width: int, *, fit: Fit = "crop") -> Tensor:
+    """depth [rows, columns] cropped or squashed to [height, width] as `read_photo` does it, by nearest pixels."""
+    rows, columns = depth.shape
     kept_rows, kept_columns = float(rows), float(columns)
     if fit == "crop":
         kept_rows, kept_columns = min(rows, columns * height / width), min(columns, rows * width / height)
