@@ -162,8 +162,10 @@ class Stage:
     def declutter(self) -> None:
         """Hide cameras that the eye is in, which would cover everything."""
         eye = np.asarray(self._client.camera.position)
-        for node in (*self._frustums, *self._recalled, *self._path_cameras, *self._keyframes.nodes):
-            clear = bool(np.linalg.norm(np.asarray(node.position) - eye) > 0.1 * self._scale)
+        near = 0.1 * self._scale
+        marks = [(node, near) for node in (*self._frustums, *self._recalled, *self._keyframes.nodes)]
+        for node, radius in (*marks, *((node, 3 * near) for node in self._path_cameras)):
+            clear = bool(np.linalg.norm(np.asarray(node.position) - eye) > radius)
             if node.visible != clear:
                 node.visible = clear
 
@@ -197,6 +199,7 @@ class Stage:
                     wxyz=pose.wxyz,
                 )
             )
+        self.declutter()
 
     def hide_path(self) -> None:
         for node in (*self._path, *self._path_cameras):

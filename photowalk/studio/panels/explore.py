@@ -40,6 +40,7 @@ class ExplorePanel:
             self._recall = gui.add_html("")
             self._picture = gui.add_image(np.zeros((4, 4, 3), np.uint8), visible=False)
         self._correct = CorrectPanel(visit)
+        self._drawn: tuple = ()
 
     def look_at_frame(self, frame: int) -> None:
         scenery = self._visit.needed()
@@ -67,6 +68,7 @@ class ExplorePanel:
         self._chunks.value = (0, max(last, 1))
 
     def draw(self) -> None:
+        """Show what the panel says, unless it is shown already: widgets call this when they are set, too."""
         visit = self._visit
         if visit.scenery is None:
             return
@@ -74,6 +76,11 @@ class ExplorePanel:
         if self.shown.value == SPLATS and splats is None:
             self.shown.value = POINTS
             visit.say("No splats yet", "Make them in the Export tab; until then you see points.")
+        made = splats.stat().st_mtime_ns if self.shown.value == SPLATS and splats is not None else 0
+        wanted = (made, self._chunks.value, visit.stage.budget, visit.scenery.manifest.chunks)
+        if wanted == self._drawn:
+            return
+        self._drawn = wanted
         if self.shown.value == SPLATS and splats is not None:
             shown, there = visit.stage.show_splats(splats)
             visit.stage.hide_points()
