@@ -74,11 +74,11 @@ def train_full_size(
     preset: str, clips: Sequence[Path], config: Callable[[TrainingConfig], TrainingConfig], folder: Path
 ) -> dict[str, nn.Module]:
     """Train the 14B denoiser on clips, from Wan 2.1 in the store; samples are made as they are needed. `config` has the
-    last word on the published numbers. Wants several GPUs. Raises ValueError."""
+    last word on the published numbers. Raises ValueError."""
     if preset != "lyra2-14b":
         raise ValueError(f"there is no recipe to train {preset!r} by; known are nano and lyra2-14b")
     training = config(LYRA2_14B)
-    if processes().count % training.shard or processes().count < 2:
+    if processes().count % training.shard:
         raise ValueError(
             f"{processes().count} processes cannot hold the 14B denoiser in shards of {training.shard}; start it by "
             "torchrun on several GPUs, and see what they need: photowalk train denoiser --preset lyra2-14b --dry-run"

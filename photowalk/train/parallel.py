@@ -79,8 +79,9 @@ def spread(module: nn.Module, shard: int, placement: Placement) -> None:
             f"weights cannot be split into shards of {shard} among {count} processes; give a divisor of their number"
         )
     if shard > 1:
-        _shard(module, shard, placement)
-    elif count > 1:
+        return _shard(module, shard, placement)
+    module.to(placement.device)
+    if count > 1:
         for tensor in module.state_dict().values():
             dist.broadcast(tensor, src=0)
 

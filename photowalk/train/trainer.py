@@ -209,14 +209,14 @@ def export_weights(module: nn.Module, path: Path, about: dict[str, str]) -> None
     Buffers keep their format: a codec's bases would no longer be orthonormal. Every process has to call it.
     """
     parameters = {name for name, _ in module.named_parameters()}
-    tensors = {
-        name: (whole(value).half() if name in parameters else value).detach().contiguous().cpu()
-        for name, value in module.state_dict().items()
-    }
-    if not processes().first:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, about))
+    tensors = {}
+    for name, value in module.state_dict().items():
+        value = whole(value)
+        if processes().first:  # the others have helped to put it together
+            tensors[name] = (value.half() if name in parameters else value).detach().contiguous().cpu()
+    if processes().first:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda temporary: save_file(tensors, temporary, about))
 
 
 def _learning_rate(config: TrainingConfig, run: Run) -> float:
