@@ -1,10 +1,10 @@
 """Compares the package with outputs of the published system ("goldens").
 
-    python benchmarks/parity.py FOLDER [--verbose] [--without SAVING | --without each]
+    python benchmarks/parity.py FOLDER [--verbose] [--without SAVING | --without each | --without all]
 
 Prints one line for each golden of the folder: its worst comparison, the largest error there, the tolerance, pass or
-fail. Goldens that no check covers are listed as such. Exits with 1 if one fails. `--without` turns a saving of work
-off (`photowalk/models/savings.py`), or one after the other, and compares those goldens that come by way of it.
+fail. Goldens that no check covers are listed as such. Exits with 1 if one fails. `--without` turns a saving of work off
+(`photowalk/models/savings.py`), each after the other or all at once, and compares the goldens that come by way of them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Compare photowalk with outputs of the published system.")
     parser.add_argument("folder", type=Path, help="folder of golden .json, .safetensors and .txt files")
     parser.add_argument("--verbose", action="store_true", help="print every comparison")
-    parser.add_argument("--without", choices=("each", *NAMES), metavar="SAVING", help=f"each, {', '.join(NAMES)}")
+    parser.add_argument(
+        "--without", choices=("each", "all", *NAMES), metavar="SAVING", help=f"each, all, {', '.join(NAMES)}"
+    )
     arguments = parser.parse_args()
     if not arguments.folder.is_dir():
         parser.error(f"{arguments.folder} is no folder: give one that holds golden files")
@@ -43,11 +45,12 @@ def run(folder: Path, verbose: bool, without: str | None = None) -> int:
     checks = collect_checks()
     goldens = sorted({file.stem for file in folder.iterdir() if file.suffix in (".json", ".safetensors", ".txt")})
     if without is not None:
-        print(f"without {without}")
+        print(f"without {without}", flush=True)
+        savings = Savings.without(NAMES if without == "all" else [without])
         goldens = [
             golden for golden in goldens if golden in checks and "savings" in signature(checks[golden]).parameters
         ]
-        checks = {golden: partial(checks[golden], savings=Savings.without([without])) for golden in goldens}
+        checks = {golden: partial(checks[golden], savings=savings) for golden in goldens}
     covered = [golden for golden in goldens if golden in checks]
     failed = [g for g in covered if not report(g, compare(checks[g], folder), verbose)]
     for golden in goldens:
@@ -82,7 +85,7 @@ def report(golden: str, comparisons: list[Comparison], verbose: bool) -> bool:
 
     passed = bool(comparisons) and all(passes(comparison) for comparison in comparisons)
     name, error, tolerance = max(comparisons, key=badness, default=("nothing was compared", float("inf"), 0.0))
-    print(f"{golden:24s} {error:9.2e}  tolerance {tolerance:7.1e}  {'pass' if passed else 'FAIL'}  {name}")
+    print(f"{golden:24s} {error:9.2e}  tolerance {tolerance:7.1e}  {'pass' if passed else 'FAIL'}  {name}", flush=True)
     for comparison in comparisons:
         if verbose or not passes(comparison):
             print(f"    {comparison[0]:32s} {comparison[1]:9.2e}  {comparison[2]:7.1e}")
