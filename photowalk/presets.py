@@ -443,7 +443,7 @@ def depth_estimator(name: str, placement: Placement) -> DepthEstimator:
     if name == nano_depth.name:
         return nano_depth
     if name == "da3":
-        name = stored_depth_anything() or next(iter(DEPTH_ANYTHING))
+        name = _first_stored(tuple(DEPTH_ANYTHING))
     if name in DEPTH_ANYTHING:
         return DepthAnything3Depth(depth_anything_network(name, placement), name, nano_depth)
     return TransformersDepth.of(name, nano_depth, placement.device)
@@ -453,10 +453,18 @@ def splat_network(name: str, placement: Placement) -> DepthAnything3:
     """A network of the store that gives splats, by name, "da3" for the most capable one there. Raises ValueError."""
     giving = [known for known in DEPTH_ANYTHING if gives_splats(known)]
     if name == "da3":
-        name = next((known for known in giving if is_stored(known)), giving[0])
+        name = _first_stored(tuple(giving))
     if name not in giving:
         raise ValueError(f"{name!r} gives no splats; networks that do are da3, {', '.join(giving)}")
     return depth_anything_network(name, placement)
+
+
+def _first_stored(names: tuple[str, ...]) -> str:
+    found = next((name for name in names if is_stored(name)), None)
+    if found is None:
+        known = ", ".join(f"{name} ({CATALOGUE[name].licence.short})" for name in names)
+        raise ValueError(f"none of {known} is in the store; bring one there with: photowalk weights get {names[-1]}")
+    return found
 
 
 def gives_splats(name: str) -> bool:
@@ -471,14 +479,18 @@ def depth_licence(name: str) -> str | None:
 
 def depth_anything_network(name: str, placement: Placement) -> DepthAnything3:
     """From the store, in the format that it was published in: its heads want all digits. Raises ValueError."""
-    network = stored_network(lambda: DepthAnything3(DEPTH_ANYTHING[name]()), find(name), None)
+    folder = find(name)
+    with torch.device("meta"):
+        network = DepthAnything3(DEPTH_ANYTHING[name]())
+    load_stored(network, folder)
+    network.eval().requires_grad_(False)
     _lodge(network, placement)
     return network
 
 
-def stored_network(build: Callable[[], Module], folder: Path, dtype: torch.dtype | None = torch.bfloat16) -> Module:
-    """A network with the weights of a folder of the store, in `dtype` or, with None, as stored: views of the files,
-    which take no memory that is wanted elsewhere where the format is the same."""
+def stored_network(build: Callable[[], Module], folder: Path) -> Module:
+    """A network with the weights of a folder of the store, in bfloat16 as published: views of the files, which take no
+    memory that is wanted elsewhere."""
     from accelerate import init_empty_weights
 
     with init_empty_weights():
@@ -486,7 +498,7 @@ def stored_network(build: Callable[[], Module], folder: Path, dtype: torch.dtype
     tie = getattr(network, "tie_weights", None)
     if callable(tie):  # a network of transformers, which has lost in this what its parts share
         tie()
-    load_stored(network, folder, dtype)
+    load_stored(network, folder, torch.bfloat16)
     return network.eval().requires_grad_(False)
 
 
