@@ -59,7 +59,7 @@ def test_an_untrained_head_changes_nothing(ratio):
     cameras = path(3, height=37, width=51)  # sides that no power of two divides
     views = [View(*look(camera), camera, frame) for frame, camera in enumerate(cameras)]
     plain = reconstruct(views, lifter=PixelAligned(ratio))
-    learnt = reconstruct(views, lifter=LearntLift(tiny_head(), ratio))
+    learnt = reconstruct(views, lifter=LearntLift(tiny_head(), ratio, blends=True))
     assert len(plain.splats) == len(learnt.splats)
     for name, value in vars(plain.splats).items():
         torch.testing.assert_close(getattr(learnt.splats, name), value, atol=1e-5, rtol=1e-5)
