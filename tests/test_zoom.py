@@ -23,7 +23,7 @@ def test_two_walks_begin_at_one_photo(photo, tmp_path):
     video = zoom(photo, tmp_path / "both", captions={0: "a hall"}, preset=tiny_preset())
     ahead, back = (World.open(tmp_path / "both" / name) for name in ("zoom_in", "zoom_out"))
     assert (ahead.manifest.frames, back.manifest.frames) == (81, 241)
-    shared = [world.manifest.chunks[0].files["encoder.safetensors"].sha256 for world in (ahead, back)]
+    shared = [world.manifest.chunks[0].files["latents.safetensors"].sha256 for world in (ahead, back)]
     assert shared[0] == shared[1]
     assert ahead.manifest.chunks[-1].prompt == back.manifest.chunks[-1].prompt == "a hall"
     assert ahead.info()["cameras"]["from_start"] > 0

@@ -34,7 +34,7 @@ from photowalk.world.conditioning import ConditioningConfig, Past, build_conditi
 from photowalk.world.placement import Placement
 from photowalk.world.preview import Preview
 from photowalk.world.progress import OnStep, Progress
-from photowalk.world.state import Chunk, WorldState
+from photowalk.world.state import Chunk, WorldState, dense_stream
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Generator:
         seed: int = 0,
     ) -> WorldState:
         """The world of one frame: the photo, its depth, and codec streams that have seen it long enough."""
-        photo = self.kept(photo)
+        photo = self.kept(photo).contiguous()
         with self.placement.autocast():
             focal_px = focal_px if camera is None else float(camera.intrinsics[0, 0])
             if depth is None or focal_px is None:
@@ -105,18 +105,33 @@ class Generator:
         """The world with one more chunk along `cameras`. `on_step` sees the progress and may raise to cancel."""
         with self.placement.autocast():
             conditioning, preview = self.condition(state, cameras, prompt, on_step)
-            sampled = self._sample(conditioning, seed, on_step, negative_prompt)
+            sampled = self._sample(conditioning, seed, on_step, negative_prompt).contiguous()
             encoder, decoder = state.encoder, state.decoder
             if len(state.chunks) == 1 and not self.placement.savings.primed_once:
                 _, encoder, decoder = self._primed(state.first.image)
             decoded, decoder = self.codec.decode(sampled, decoder)
-            video = self.kept(self.restore(decoded[0].transpose(0, 1), preview, on_step))
+            video = self.kept(self.restore(decoded[0].transpose(0, 1), preview, on_step)).contiguous()
             latents, encoder = self.codec.encode((video * 2 - 1).transpose(0, 1)[None], encoder)
             on_step(Progress("depth", 0, 1))
             depth = self._estimate_depth(video, cameras, preview)
         on_step(Progress("depth", 1, 1, preview=video[-1]))
         clip = Clip(video, cameras, self._kept_depth(depth), prompt)
-        return state.append(Chunk(clip, latents[0].float(), prompt, seed, encoder=encoder, decoder=decoder))
+        added = Chunk(clip, latents[0].float(), prompt, seed, encoder=encoder, decoder=decoder, sampled=sampled[0])
+        return state.append(added)
+
+    @torch.inference_mode()
+    def opened(self, state: WorldState) -> WorldState:
+        """The same world with the codec's streams at its end, for one that was stored without: all is coded again from
+        the photo on, with the same numbers. Raises ValueError where a chunk has lost what it was decoded from."""
+        with self.placement.autocast():
+            _, encoder, decoder = self._primed(state.first.image)
+            for chunk in state.chunks[1:]:
+                if chunk.sampled is None:
+                    raise ValueError("a chunk without the latents that it was decoded from cannot be coded again")
+                decoder = self.codec.decode(chunk.sampled[None], dense_stream(decoder))[1]
+                video = (chunk.clip.video * 2 - 1).transpose(0, 1)[None]
+                encoder = self.codec.encode(video, dense_stream(encoder))[1]
+        return state.with_streams(encoder, decoder)
 
     def condition(
         self, state: WorldState, cameras: Cameras, prompt: str, on_step: OnStep

@@ -43,6 +43,11 @@ class Placement:
         return Copies(self.device)
 
     @property
+    def waiting(self) -> torch.device:
+        """Where what is large and seldom used is kept: the codec's streams."""
+        return torch.device("cpu") if self.plan is not None and self.plan.visiting else self.device
+
+    @property
     def memory(self) -> int | None:
         """Bytes of GPU memory that may be used; None without a GPU."""
         if self.device.type != "cuda":

@@ -290,7 +290,8 @@ class World:
         """All frames, cameras, depths and the memory of them."""
         chunks = self._store.manifest.chunks
         if self._state is None or self._state[0] != chunks:
-            self._state = (chunks, self._store.load(self.generator.placement.device, self.generator.config.memory))
+            placement, memory = self.generator.placement, self.generator.config.memory
+            self._state = (chunks, self._store.load(placement.device, memory, streams_on=placement.waiting))
         return self._state[1]
 
     @property
@@ -548,6 +549,8 @@ class World:
     def _make_chunks(self, on_step: OnStep) -> None:
         """Make what is left of the job; the store drops the job with its last chunk."""
         cameras, state = self._store.job_cameras(), self.state
+        if not self._store.is_open:
+            state = self.generator.opened(state)
         while (job := self._store.manifest.job) is not None:
             size, number = self._store.manifest.chunk_frames, len(state.chunks)
             done = number - job.first_chunk

@@ -23,13 +23,14 @@ class Chunk:
     """What one step of the walk added. All of it can be stored without loss."""
 
     clip: Clip  # the new frames: video values are n / 255; depth holds float16 values, a frame of zeros has none
-    latents: Tensor  # [C, T, h, w] that these frames added to the history
+    latents: Tensor  # [C, T, h, w] that these frames added to the history: the frames encoded
     prompt: str
     seed: int
     path: str = ""  # the sentence, preset or file that its cameras were planned from
     notes: tuple[str, ...] = ()  # what was decided about the path, in words
     encoder: StreamState = field(default_factory=dict)  # of the codec, after this chunk
     decoder: StreamState = field(default_factory=dict)
+    sampled: Tensor | None = None  # [C, T, h, w] that the frames were decoded from; None: a photo
     views: tuple[View, ...] = ()  # with the photo: further pictures of the place, frames -1, -2, ...
 
     @property
@@ -72,6 +73,12 @@ class WorldState:
             chunks=(*earlier, chunk),
             memory=self.memory.remember(_views(chunk, start)),
             latest=_view(chunk, len(chunk.clip) - 1, start),
+        )
+
+    def with_streams(self, encoder: StreamState, decoder: StreamState) -> WorldState:
+        """The same world with these as the states of the codec's streams at its end."""
+        return replace(
+            self, chunks=(*self.chunks[:-1], _dense(replace(self.chunks[-1], encoder=encoder, decoder=decoder)))
         )
 
     def annotated(self, path: str, notes: tuple[str, ...]) -> WorldState:
@@ -150,6 +157,12 @@ def _dense(chunk: Chunk) -> Chunk:
         chunk,
         clip=replace(clip, video=clip.video.contiguous(), cameras=cameras, depth=depth),
         latents=chunk.latents.contiguous(),
-        encoder={name: tensor.contiguous() for name, tensor in chunk.encoder.items()},
-        decoder={name: tensor.contiguous() for name, tensor in chunk.decoder.items()},
+        sampled=None if chunk.sampled is None else chunk.sampled.contiguous(),
+        encoder=dense_stream(chunk.encoder),
+        decoder=dense_stream(chunk.decoder),
     )
+
+
+def dense_stream(stream: StreamState) -> StreamState:
+    """As files give it."""
+    return {name: tensor.contiguous() for name, tensor in stream.items()}

@@ -36,6 +36,8 @@ VERSION = 1
 FRAMES_PER_SECOND = 16.0
 _MANIFEST, _LOCK, _JOB_CAMERAS, _WALK = "world.json", ".lock", "job.safetensors", "walk.mp4"
 _LEFTOVERS = (".*.partial", ".*.old", ".walk-*", ".preview-*")  # what writes into place leave behind when killed
+_STREAMS = ("encoder.safetensors", "decoder.safetensors")
+_OPEN_CHUNKS = 2  # the newest ones keep their streams, so that the last one can be undone without coding anew
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -121,19 +123,28 @@ class WorldStore:
 
     # ---- reading
 
-    def load(self, device: torch.device | str = "cpu", memory: SpatialMemory = EMPTY_MEMORY) -> WorldState:
-        """The whole world, remembered in `memory`, an empty one. Raises WorldError that names a missing or damaged
-        chunk and what can be done."""
-        last = len(self.manifest.chunks) - 1
-        chunks = (self.chunk(index, device, streams=index == last) for index in range(last + 1))
+    def load(
+        self,
+        device: torch.device | str = "cpu",
+        memory: SpatialMemory = EMPTY_MEMORY,
+        *,
+        streams_on: torch.device | str | None = None,
+    ) -> WorldState:
+        """The whole world, remembered in `memory`, an empty one; the codec's streams, which are large, on a device of
+        their own where one is given. Raises WorldError that names a missing or damaged chunk and what can be done."""
+        last, streams = len(self.manifest.chunks) - 1, device if streams_on is None else streams_on
+        chunks = (self.chunk(index, device, streams_on=streams if index == last else None) for index in range(last + 1))
         return WorldState.from_chunks(chunks, memory)
 
-    def chunk(self, index: int, device: torch.device | str = "cpu", *, streams: bool = False) -> Chunk:
-        """One chunk; with the states of the codec's streams after it where `streams` says so."""
+    def chunk(
+        self, index: int, device: torch.device | str = "cpu", *, streams_on: torch.device | str | None = None
+    ) -> Chunk:
+        """One chunk; with the states of the codec's streams after it where they were kept and a device is named."""
         entry = self.manifest.chunks[index]
         self._check_sizes(index)
         try:
-            return _read_chunk(self.folder / entry.folder, entry, self.manifest, torch.device(device), streams)
+            on = None if streams_on is None else torch.device(streams_on)
+            return _read_chunk(self.folder / entry.folder, entry, self.manifest, torch.device(device), on)
         except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
             self._damaged(index, str(error))
 
@@ -144,6 +155,11 @@ class WorldStore:
             self._check_sizes(index)
             parts.append(_read_cameras(self.folder / entry.folder / "cameras.safetensors", self.manifest))
         return Cameras.cat(parts)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the streams at the end of the walk were kept."""
+        return set(_STREAMS) <= self.manifest.chunks[-1].files.keys()
 
     def video(self) -> Iterator[Tensor]:
         """Every frame, uint8 [3, H, W], one chunk in memory at a time."""
@@ -207,7 +223,8 @@ class WorldStore:
             self._clear_leftovers()
         entry = _write_chunk(self.folder, index, chunk)
         job = None if self.manifest.chunks_to_go <= 1 else self.manifest.job
-        self._replace_manifest(chunks=(*self.manifest.chunks, entry), job=job)
+        self._replace_manifest(chunks=_closed((*self.manifest.chunks, entry)), job=job)
+        self._clear_streams()
         if job is None:
             (self.folder / _JOB_CAMERAS).unlink(missing_ok=True)
 
@@ -281,6 +298,13 @@ class WorldStore:
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
         if self.manifest.job is None:
             (self.folder / _JOB_CAMERAS).unlink(missing_ok=True)
+        self._clear_streams()
+
+    def _clear_streams(self) -> None:
+        for entry in (*self.manifest.chunks, *self.manifest.undone):
+            for name in _STREAMS:
+                if name not in entry.files:
+                    (self.folder / entry.folder / name).unlink(missing_ok=True)
 
     def _check_sizes(self, index: int) -> None:
         entry = self.manifest.chunks[index]
@@ -300,6 +324,16 @@ class WorldStore:
             else f"go back to the {good} frames before it with: photowalk undo {self.folder} {count - index}"
         )
         raise WorldError(f"{self.folder / entry.folder} is missing or damaged ({reason}); {remedy}")
+
+
+def _closed(entries: tuple[ChunkEntry, ...]) -> tuple[ChunkEntry, ...]:
+    """Without the streams of all but the newest chunks: at the published size they are 3 GB a chunk. A chunk that was
+    stored without what it was decoded from, by an earlier program, leaves the streams as they are."""
+    if any("sampled.safetensors" not in entry.files for entry in entries[1:]):
+        return entries
+    older, newest = entries[:-_OPEN_CHUNKS], entries[-_OPEN_CHUNKS:]
+    kept = [{name: file for name, file in entry.files.items() if name not in _STREAMS} for entry in older]
+    return (*(replace(entry, files=files) for entry, files in zip(older, kept)), *newest)
 
 
 @contextmanager
@@ -392,8 +426,10 @@ def _write_chunk(world: Path, index: int, chunk: Chunk) -> ChunkEntry:
         _write_tensors(partial / "depth.safetensors", _depth_tensors(chunk))
         _write_tensors(partial / "cameras.safetensors", _camera_tensors(chunk.clip.cameras))
         _write_tensors(partial / "latents.safetensors", {"latents": chunk.latents})
-        _write_tensors(partial / "encoder.safetensors", chunk.encoder)
-        _write_tensors(partial / "decoder.safetensors", chunk.decoder)
+        _write_tensors(partial / _STREAMS[0], chunk.encoder)
+        _write_tensors(partial / _STREAMS[1], chunk.decoder)
+        if chunk.sampled is not None:
+            _write_tensors(partial / "sampled.safetensors", {"sampled": chunk.sampled})
         if chunk.views:
             _write_tensors(partial / "views.safetensors", _view_tensors(chunk.views))
         _write_bytes(partial / "chunk.json", json.dumps(description, indent=1, ensure_ascii=False).encode())
@@ -407,7 +443,9 @@ def _write_chunk(world: Path, index: int, chunk: Chunk) -> ChunkEntry:
     return ChunkEntry(folder=f"chunks/{name}", files=files, **description)
 
 
-def _read_chunk(folder: Path, entry: ChunkEntry, manifest: Manifest, device: torch.device, streams: bool) -> Chunk:
+def _read_chunk(
+    folder: Path, entry: ChunkEntry, manifest: Manifest, device: torch.device, streams_on: torch.device | None
+) -> Chunk:
     video = from_bytes(read_lossless(folder / "frames.mkv"))
     size = (entry.frames, 3, manifest.height, manifest.width)
     if tuple(video.shape) != size:
@@ -416,6 +454,7 @@ def _read_chunk(folder: Path, entry: ChunkEntry, manifest: Manifest, device: tor
     depth = torch.zeros(entry.frames, manifest.height, manifest.width)
     depth[stored["frames"]] = stored["depth"].float()
     cameras = _read_cameras(folder / "cameras.safetensors", manifest)
+    kept = {Path(file).stem: file for file in _STREAMS if file in entry.files}
     return Chunk(
         Clip(video.to(device), cameras.to(device), depth.to(device), entry.prompt),
         _read_tensors(folder / "latents.safetensors")["latents"].to(device),
@@ -423,8 +462,10 @@ def _read_chunk(folder: Path, entry: ChunkEntry, manifest: Manifest, device: tor
         entry.seed,
         entry.path,
         entry.notes,
-        encoder=_read_stream(folder / "encoder.safetensors", device) if streams else {},
-        decoder=_read_stream(folder / "decoder.safetensors", device) if streams else {},
+        **{name: _read_stream(folder / file, streams_on) for name, file in kept.items() if streams_on is not None},
+        sampled=_read_tensors(folder / "sampled.safetensors")["sampled"].to(device)
+        if "sampled.safetensors" in entry.files
+        else None,
         views=_read_views(folder / "views.safetensors", manifest, device) if "views.safetensors" in entry.files else (),
     )
 
