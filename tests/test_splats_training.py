@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from test_reconstruct import look, path, walk
+from tiny import HEIGHT, WIDTH, tiny_preset
 from worlds import make_world
 
 from photowalk import World
@@ -17,7 +18,8 @@ from photowalk.models.squeeze_features import SqueezeFeatures
 from photowalk.reconstruct import reconstruct
 from photowalk.reconstruct.learnt_lift import LearntLift, evidence
 from photowalk.reconstruct.lift import PixelAligned, lift, shrink, surface_of
-from photowalk.scene.types import View
+from photowalk.scene.types import Clip, View
+from photowalk.train.generated_walks import walk_into
 from photowalk.train.splats import (
     SplatRecipe,
     clip_of_world,
@@ -205,3 +207,16 @@ def test_a_world_of_nano_gets_corrected_splats_unless_told_otherwise(tmp_path):
     assert len(splats(down_ratio=2)) < 0.8 * len(learnt)
     with pytest.raises(WorldError, match="1 or 2, got 3"):
         world.reconstruct(mesh=False, down_ratio=3)
+
+
+def test_walks_are_generated_along_the_cameras_of_a_clip(tmp_path):
+    cameras = path(17, HEIGHT, WIDTH)
+    images, depths = zip(*(look(camera) for camera in cameras))
+    clip = Clip(torch.stack(images), cameras, torch.stack(depths))
+    world = walk_into(clip, tmp_path / "world", tiny_preset())
+    assert world.manifest.frames == 17
+    wanted = cameras.relative_to(cameras[0]).centres
+    torch.testing.assert_close(world._store.cameras().centres, wanted, atol=1e-4, rtol=0)
+    written = (tmp_path / "world" / "walk.mp4").stat().st_mtime_ns
+    assert walk_into(clip, tmp_path / "world", tiny_preset()).manifest.frames == 17
+    assert (tmp_path / "world" / "walk.mp4").stat().st_mtime_ns == written
