@@ -11,6 +11,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -52,7 +53,7 @@ def walk(generator: Generator, together: bool, savings: Savings) -> dict[str, to
     state = generator.start(photo(), depth=depth, focal_px=80.0)
     cameras = forward(state.cameras[-1], CHUNK_FRAMES + 1, distance=0.3)[1:]
     conditioning, _ = generator.condition(state, cameras, "a hall", lambda progress: None)
-    negative = replace(conditioning, text=conditioning.text.flip(1))
+    negative = replace(conditioning, text=-conditioning.text)
     team = generator.placement.team
     found = {}
     with torch.inference_mode():
@@ -60,7 +61,7 @@ def walk(generator: Generator, together: bool, savings: Savings) -> dict[str, to
             "first": conditioning,
             "moved": replace(conditioning, rays=conditioning.rays.flip(1)),
         }.items():
-            denoiser = generator.denoiser if team is None else team.shared(generator.denoiser)
+            denoiser: Any = generator.denoiser if team is None else team.shared(generator.denoiser)
             velocity = guided(
                 denoiser,
                 known,
