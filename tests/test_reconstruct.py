@@ -10,12 +10,12 @@ from photowalk.evaluate.images import psnr
 from photowalk.geometry.cameras import Cameras
 from photowalk.geometry.motions import look_at
 from photowalk.reconstruct import reconstruct, refine, write_preview
-from photowalk.reconstruct.complete import complete
+from photowalk.reconstruct.complete import close_gaps, complete
 from photowalk.reconstruct.fuse import Fused, drop_floaters, views_with_depth
 from photowalk.reconstruct.lift import lift, surface_of
 from photowalk.reconstruct.photometric import exposure_gain, ssim
 from photowalk.reconstruct.refine import evenly_spread
-from photowalk.reconstruct.simplify import simplify
+from photowalk.reconstruct.simplify import neighbours, simplify
 from photowalk.reconstruct.windows import batches
 from photowalk.scene.render import render
 from photowalk.scene.types import Clip, Scene, Splats, View
@@ -297,6 +297,51 @@ def test_holes_in_the_depth_are_filled_from_around_them():
     rendered = render(scene.splats, clip.cameras)
     assert rendered.alpha.mean() > 0.98
     assert psnr(rendered.image, clip.video).min() > 22
+
+
+def test_lines_without_depth_are_closed_but_holes_and_edges_are_not():
+    plane = 1 / (0.5 + 0.002 * torch.arange(30.0)[:, None] + 0.004 * torch.arange(40.0))
+    depth = plane.clone()
+    depth[5, :8], depth[:, 9:11] = 0, 0
+    assert torch.allclose(close_gaps(depth), plane)
+    depth[12:20, 20:30] = 0
+    closed = close_gaps(depth)
+    assert (closed[14:18, 22:28] == 0).all()
+    assert torch.equal(closed[depth > 0], depth[depth > 0])
+    edge = torch.full((8, 9), 2.0)
+    edge[:, 4], edge[:, 5:] = 0, 4
+    assert torch.equal(close_gaps(edge), edge)
+    sky = torch.full((8, 9), torch.inf)
+    sky[4] = 0
+    assert torch.equal(close_gaps(sky), sky)
+
+
+def test_no_more_is_merged_than_must_be_and_plain_places_first():
+    splats = reconstruct([walk(2)]).splats
+    grey = (splats.means[:, 0] > 0)[:, None, None]
+    splats = Splats(*(getattr(splats, name) for name in ("means", "scales", "rotations", "opacities")),
+                    torch.where(grey, 0.1, splats.colours))  # fmt: skip
+    budget = int(0.8 * len(splats))
+    group = neighbours(splats, budget)
+    assert budget - 3 <= int(group.max()) + 1 <= budget
+    merged = torch.bincount(group)[group] > 1
+    assert merged[grey.flatten()].float().mean() > 2 * merged[~grey.flatten()].float().mean()
+
+
+def test_speckles_of_another_exposure_are_blended_in():
+    """A place that was seen in turns through a screen of dots: each view adds what the one before did not show."""
+    clip = walk(1)
+    count = 8
+    depth = clip.depth.expand(count, -1, -1).clone()
+    dots = torch.rand(depth.shape[1:], generator=torch.Generator().manual_seed(0)) < 0.5
+    depth[0, dots], depth[1:, ~dots] = 0, 0
+    video = clip.video.expand(count, -1, -1, -1).clone()
+    video[0] *= 0.9
+    cameras = clip.cameras[[0] * count]
+    scene = reconstruct([Clip(video, cameras, depth)])
+    picture = render(scene.splats, cameras[0]).image
+    difference = (picture - clip.video[0]).mean(0)
+    assert (difference[dots].mean() - difference[~dots].mean()).abs() < 0.02
 
 
 def test_what_is_known_stays_when_depth_is_completed():

@@ -17,7 +17,7 @@ from torch import Tensor
 from photowalk.geometry.cameras import Cameras
 from photowalk.geometry.motions import rotation_from_quaternion
 from photowalk.kernels.rasterise import SH_DC, rasterise
-from photowalk.reconstruct.complete import complete
+from photowalk.reconstruct.complete import close_gaps, complete
 from photowalk.reconstruct.lift import FOOTPRINT, Lifter, PixelAligned, Surface, lift, surface_of
 from photowalk.reconstruct.photometric import exposure_gain
 from photowalk.reconstruct.simplify import merge, neighbours
@@ -33,6 +33,7 @@ FILL_EVERY = 4  # views
 OPEN = 0.5  # alpha below which a pixel is a hole
 EXPOSURE_MEMORY = 0.9  # of a gain, as a power: brightness follows what was there, but may change along a walk
 AGREEMENT = 0.03  # relative depth difference within which two views mean the same surface
+BLEND = 0.3  # of a splat's colour that each later view gives: exposure, noise and gloss are averaged
 CLOSED = 0.8  # alpha from which a surface counts as described
 COARSER = 1.6  # a surface described by splats this many times larger than a pixel is described anew
 PIXEL_ALIGNED = PixelAligned()
@@ -73,6 +74,7 @@ class Fused:
         return Fused(Splats.cat([part.splats for part in parts]), *votes)
 
 
+@torch.no_grad()
 def reconstruct(
     walk: Iterable[Clip] | Iterable[View],
     *,
@@ -134,6 +136,7 @@ def add_view(
     `grain` is how many pixels wide splats have to be for the scene to keep its budget; finer ones would be added only
     to be merged again. `beside` are views taken shortly before and after it. Differentiable in what `lifter` made.
     """
+    view = replace(view, depth=close_gaps(view.depth))
     if len(fused.splats) == 0:
         surface = surface_of(view.depth, view.camera)
         return Fused.of(lifter(view, surface, surface.valid, beside)), view
@@ -149,7 +152,22 @@ def add_view(
     replaced = _inside(landing, too_coarse & surface.valid)
     replaced &= fused.splats.scales[:, 1] / FOOTPRINT > COARSER * grain * surface.footprint.reshape(-1)[landing.pixel]
     added = Fused.of(lifter(view, surface, surface.valid & (~same | too_coarse), beside))
+    fused = _blended(fused, landing, view, surface) if lifter.blends else fused
     return Fused.cat([fused[~replaced], added]), view
+
+
+def _blended(fused: Fused, landing: _Landing, view: View, surface: Surface) -> Fused:
+    """The splats that agree with the view a little more of its colour, if it sees them as finely as they are."""
+    pixel, splats = landing.pixel, fused.splats
+    fine = surface.footprint.reshape(-1)[pixel] * FOOTPRINT < COARSER * splats.scales[:, 1]
+    chosen = torch.nonzero(landing.agrees & fine).squeeze(1)
+    size = torch.tensor([view.camera.width, view.camera.height]).to(splats.means)
+    position, _ = view.camera.project(splats.means[chosen])
+    grid = (2 * position / size - 1)[None, None]
+    seen = F.grid_sample(view.image[None], grid, padding_mode="border", align_corners=False)
+    colours = splats.colours.clone()
+    colours[chosen, 0] = torch.lerp(colours[chosen, 0], (seen[0, :, 0].T - 0.5) / SH_DC, BLEND)
+    return replace(fused, splats=replace(splats, colours=colours))
 
 
 def drop_floaters(fused: Fused, views: Sequence[View], earlier: Sequence[View] = ()) -> Fused:

@@ -18,7 +18,7 @@ from photowalk.scene.render import render
 from photowalk.scene.types import Clip, Scene, Splats
 
 # Learning rates, in the units that _Fitted states.
-_RATES = {"shift": 0.02, "stretch": 0.01, "turn": 0.003, "logit": 0.05, "colour": 0.02}
+_RATES = {"shift": 0.06, "stretch": 0.03, "turn": 0.009, "logit": 0.15, "colour": 0.06}
 _UNMOVED = 0.02  # gradients below this, in units of one pixel's loss, move a splat less than its rate
 _LAST_RATE = 0.1  # of the first one
 _STRUCTURE = 0.2  # weight of 1 - SSIM beside the absolute difference, as in Kerbl et al. 2023
