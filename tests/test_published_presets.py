@@ -14,6 +14,7 @@ pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
 from checkpoint_files import DEPTH_ALONE
+from tiny import tiny_preset
 from tiny_published import HEIGHT, WIDTH, tiny_clip, tiny_denoiser, tiny_tokenizer, tiny_umt5, tiny_wan
 
 from photowalk import load_preset, presets
@@ -24,6 +25,8 @@ from photowalk.diffusion.unipc import UniPC
 from photowalk.geometry.paths import forward
 from photowalk.models.depth_anything3.network import DepthAnything3
 from photowalk.world.placement import Placement
+from photowalk.world.residency.plan import GB, Plan
+from photowalk.world.residency.visiting import VisitingCodec
 
 PLACEMENT = Placement(torch.device("cpu"), torch.bfloat16, "a test")
 NAMES = ["lyra2-14b", "lyra2-14b-fast", "lyra2-14b-zoom", "lyra2-14b-zoom-fast"]
@@ -77,6 +80,32 @@ def test_a_chunk_is_made_with_weights_of_the_store(store):
     assert state.video.shape == (81, 3, HEIGHT, WIDTH)
     assert state.video.isfinite().all()
     assert {tensor.dtype for tensor in state.encoder.values() if tensor.numel()} == {torch.bfloat16}
+
+
+def test_a_plan_lays_the_stored_weights_out_and_changes_no_number(store):
+    preset = load_preset("lyra2-14b-fast")  # with an adaptation, which is merged on the way
+    needed = preset.footprint(HEIGHT, WIDTH, False)
+    plan = Plan(needed, 24 * GB, (0, 1), "bfloat16", visiting=True)
+    resident, planned = (preset.assemble(replace(PLACEMENT, plan=chosen)) for chosen in (None, plan))
+    assert isinstance(planned.codec, VisitingCodec)
+    states = []
+    for generator in (resident, planned):
+        photo = torch.rand(3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0))
+        state = generator.start(photo, depth=torch.full((HEIGHT, WIDTH), 2.0), focal_px=40.0, prompt="a hall of stone")
+        states.append(generator.extend(state, forward(state.cameras[-1], 81, distance=0.2)[1:], "a forest", seed=1))
+    assert torch.equal(states[0].video, states[1].video)
+    assert torch.equal(states[0].latents, states[1].latents)
+
+
+def test_a_bound_on_gpu_memory_does_nothing_where_there_is_none(store):
+    notes = []
+    load_preset("lyra2-14b-fast").build(replace(PLACEMENT, vram=24 * GB), on_note=notes.append)
+    tiny_preset().build(replace(PLACEMENT, vram=24 * GB), on_note=notes.append)
+    tiny_preset().build(PLACEMENT, on_note=notes.append)
+    assert [note.partition(";")[0] for note in notes] == [
+        "torch sees no GPU here",
+        "tiny is small and needs no GPU memory to be set aside",
+    ]
 
 
 def test_presets_differ_in_steps_guidance_and_adaptations(store):
