@@ -151,7 +151,7 @@ class _Worker:
         return "; ".join(notes)
 
     def _expand(self, task: Task, order: schemas.Expand) -> str:
-        world = self._opened(task.folder, None)
+        world = World.open(task.folder, self._generator(WorldStore(task.folder).manifest.preset))
         if order.captioner not in self._captioners:
             self._captioners[order.captioner] = load_captioner(order.captioner, world.generator.placement.device)
         cameras = _cameras(task.uploads / order.cameras, world)
