@@ -394,7 +394,7 @@ def _assemble_lyra2(placement: Placement, sampler: Sampler, guidance: float, lor
     return Generator(
         denoiser=denoiser,
         codec=VisitingCodec(codec, device) if visiting else codec.to(device),
-        text=Umt5Text(text, load_tokenizer(folders["umt5-tokenizer"])),
+        text=Umt5Text(text, load_tokenizer(folders["umt5-tokenizer"]), device=device),
         image=ClipImage(image),
         depth=depth_estimator(stored_depth_anything() or "nano", placement),
         detail=None,

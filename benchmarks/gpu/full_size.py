@@ -271,7 +271,7 @@ def built(size: Size, chosen: Configuration, placement: Placement, *, is_tiny: b
     return Generator(
         denoiser=denoiser,
         codec=cast("WanCodec", codec),
-        text=Umt5Text(text, words, length=size.denoiser.text_length),
+        text=Umt5Text(text, words, length=size.denoiser.text_length, device=device),
         image=ClipImage(image),
         depth=TimedDepth(depth),
         detail=None,

@@ -38,9 +38,16 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 class Umt5Text(nn.Module):
     """Implements the protocol `TextEncoder`. Works in the number format of its weights, without autocast."""
 
-    def __init__(self, network: UMT5EncoderModel, tokenizer: PreTrainedTokenizerBase, length: int = 512) -> None:
+    def __init__(
+        self,
+        network: UMT5EncoderModel,
+        tokenizer: PreTrainedTokenizerBase,
+        length: int = 512,
+        device: torch.device | None = None,
+    ) -> None:
+        """The network computes on `device`, by default where its weights lie."""
         super().__init__()
-        self.network, self.tokenizer, self.length = network, tokenizer, length
+        self.network, self.tokenizer, self.length, self._device = network, tokenizer, length, device
         self._known: dict[str, Tensor] = {}
 
     @torch.no_grad()
@@ -63,7 +70,7 @@ class Umt5Text(nn.Module):
             return_attention_mask=True,
             return_tensors="pt",
         )
-        device = self.network.get_input_embeddings().weight.device
+        device = self._device or self.network.get_input_embeddings().weight.device
         ids, mask = tokens["input_ids"].to(device), tokens["attention_mask"].to(device)
         with torch.autocast(device.type, enabled=False):
             features = self.network(input_ids=ids, attention_mask=mask).last_hidden_state

@@ -105,7 +105,7 @@ class Plan:
                 f"its work; {self.copied_in_a_chunk / GB:.1f} GB, {wait:.1f} s of waiting, in each chunk"
             )
         if self.visiting:
-            often, text = sizes.visitors - sizes.text, sizes.text
+            often, text = sizes.visitors - sizes.text + 2 * sizes.streams, sizes.text  # streams come and go back
             lines.append(
                 f"  visits: {often / GB:.1f} GB, about {often / PAGED_RATE:.1f} s, in each chunk; {text / GB:.1f} GB, "
                 f"about {text / PAGED_RATE:.1f} s, for each new prompt"
