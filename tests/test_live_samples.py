@@ -11,6 +11,7 @@ from tiny import CHUNK_FRAMES, HEIGHT, WIDTH, tiny_preset
 
 from photowalk.data.clips import write_clip
 from photowalk.diffusion.flow import TrainingSchedule
+from photowalk.scene.images import read_png
 from photowalk.synthetic import SyntheticWorld
 from photowalk.train.denoiser import DenoiserRecipe, train_denoiser
 from photowalk.train.live import FromClips, FromWorlds, Live, live_batch
@@ -73,13 +74,14 @@ def test_a_clip_that_is_too_short_is_named(clips):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_denoiser_learns_from_worlds_without_end(tmp_path, workers):
     objective = Objective(own_past=0.0)
-    training = replace(TRAINING, workers=workers, max_steps=2)
+    training = replace(TRAINING, workers=workers, max_steps=2, picture_every=2)
     recipe = DenoiserRecipe(training, objective, TrainingSchedule(), batch=1)
     source = Live(FromWorlds(SIZE), objective, CHUNK_FRAMES)
     train_denoiser(tiny_preset().build(CPU), source, recipe, tmp_path)
     found = [json.loads(line)["loss"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert len(found) == 2
     assert all(math.isfinite(loss) for loss in found)
+    assert read_png(tmp_path / "pictures" / "0000002.png").shape == (3, 3 * HEIGHT, 4 * WIDTH)  # warp, drawn, true
 
 
 def test_a_stopped_live_run_goes_on_with_the_same_losses(clips, tmp_path):

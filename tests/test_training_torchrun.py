@@ -39,6 +39,12 @@ def test_torchrun_trains_a_part_and_leaves_out_what_is_damaged(clips, tmp_path):
     assert [event.step for event in events.Scalars("loss")] == [1]
 
 
+def test_parts_that_need_clips_say_so(tmp_path):
+    order = Order((), 1, tmp_path / "work", tmp_path / "weights", synthetic=True)
+    with pytest.raises(ValueError, match=r"detail does not learn from worlds drawn on the way.*photowalk.synthetic"):
+        train_part("detail", order)
+
+
 def test_a_damaged_clip_is_named_before_training_begins(clips, tmp_path):
     order = Order((clips,), 1, tmp_path / "work", tmp_path / "weights", start=NANO)
     with pytest.raises(ClipError, match=r"1 of 2 clips have faults.*\n.*damaged: clip.safetensors is missing"):

@@ -14,9 +14,12 @@ from photowalk.diffusion.flow import TIMESTEPS, TrainingSchedule, interpolate
 from photowalk.models.conditioning import Conditioning
 from photowalk.train.live import Live, LiveChunk, live_batch
 from photowalk.train.objective import Objective, prediction_error
+from photowalk.train.pictures import chunk_grid
 from photowalk.train.samples import Batch, Samples, draw_batch
 from photowalk.train.trainer import Losses, TrainingConfig, train
 from photowalk.world.generator import Generator
+
+SHOWN_SEED = 10**12  # of the sample in the pictures; far from those of the steps
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,12 @@ def train_denoiser(
     channels = torch.ones(1) if channel_weight is None else channel_weight / channel_weight.mean()
     channels = channels.view(-1, 1, 1, 1).to(generator.placement.device)
 
+    def batch_of(drawn: Batch | LiveChunk) -> Batch:
+        return drawn if isinstance(drawn, Batch) else live_batch(drawn, generator, objective, recipe.schedule)
+
     def loss_of(drawn: Batch | LiveChunk) -> Losses:
         device = generator.placement.device
-        batch = drawn if isinstance(drawn, Batch) else live_batch(drawn, generator, objective, recipe.schedule)
+        batch = batch_of(drawn)
         clean, noise, sigma = (value.to(device) for value in (batch.tensors["clean"], batch.noise, batch.sigma))
         conditioning = batch.conditioning(generator, objective)
         noisy = interpolate(clean, noise, sigma)
@@ -58,8 +64,18 @@ def train_denoiser(
         error = prediction_error(objective, velocity, noisy, clean, noise, sigma, weight)
         return losses(error * channels, clean, conditioning, objective.hole_weight, channels)
 
+    def picture() -> Tensor:
+        batch = batch_of(draw(torch.Generator().manual_seed(SHOWN_SEED)))
+        conditioning = batch.conditioning(generator, objective)
+        drawn = generator.sampler.sample(
+            lambda noisy, timestep: denoiser(noisy, timestep, conditioning).float(),
+            batch.noise.to(generator.placement.device),
+        )
+        rows = (conditioning.warp, drawn, batch.tensors["clean"].to(drawn))
+        return chunk_grid(generator.codec, conditioning.history[:1, :, -1:], *(row[:1] for row in rows))
+
     training = replace(recipe.training, master_weights=objective.master_weights)
-    train(parts, draw, loss_of, training, folder, generator.placement)
+    train(parts, draw, loss_of, training, folder, generator.placement, picture)
 
 
 def _drawing(samples: Samples | Sequence[Path], recipe: DenoiserRecipe) -> Callable[[torch.Generator], Batch]:
