@@ -10,7 +10,7 @@ from torch import Tensor
 
 from photowalk.geometry.cameras import Cameras
 from photowalk.scene.images import write_png
-from photowalk.scene.render import render
+from photowalk.scene.render import render_picture
 from photowalk.scene.types import Scene
 from photowalk.scene.videos import write_mp4
 
@@ -34,13 +34,13 @@ def write_preview(
     moments = torch.linspace(0, len(chosen) - 1, SHEET_ROWS * SHEET_COLUMNS).round().long().tolist()
     if video is None:
         if picture is not None:
-            write_png(picture, contact_sheet([render(splats, chosen[moment]).image for moment in moments]))
+            write_png(picture, contact_sheet([render_picture(splats, chosen[moment]) for moment in moments]))
         return
     stills: dict[int, Tensor] = {}
 
     def frames() -> Iterator[Tensor]:
         for index, camera in enumerate(chosen):
-            image = render(splats, camera).image.clamp(0, 1)
+            image = render_picture(splats, camera).clamp(0, 1)
             if index in moments:
                 stills[index] = image
             if on_step is not None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from photowalk.geometry.cameras import Cameras
 from photowalk.reconstruct.photometric import exposure_gain, ssim
-from photowalk.scene.render import render
+from photowalk.scene.render import render_picture
 from photowalk.scene.types import Clip, Scene, Splats
 
 # Learning rates, in the units that _Fitted states.
@@ -93,7 +93,7 @@ class _Fitted:
     def step(self, image: Tensor, camera: Cameras, typical: float | None) -> float:
         """One frame [3, H, W] fitted a little better -> what the loss of a frame typically is, by now."""
         pixels = camera.height * camera.width
-        rendered = render(self._splats(), camera).image
+        rendered = render_picture(self._splats(), camera)
         # The gain goes to the rendering: on the frame, darkening everything would lower the loss.
         gain = exposure_gain(*(colours.detach().flatten(1).T for colours in (image, rendered)))
         rendered = rendered * gain[:, None, None]

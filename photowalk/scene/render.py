@@ -9,6 +9,7 @@ from torch import Tensor
 
 from photowalk.geometry.cameras import Cameras
 from photowalk.geometry.motions import rotation_from_quaternion
+from photowalk.kernels import gsplat_adapter
 from photowalk.kernels.rasterise import evaluate_harmonics, in_view, rasterise
 from photowalk.scene.types import Splats
 
@@ -49,6 +50,26 @@ def render(splats: Splats, cameras: Cameras, background: Tensor | None = None) -
     if background is not None:
         image = image + (1 - alpha) * (background[:, None, None] if background.ndim == 1 else background)
     return Rendered(image, median, expected, alpha)
+
+
+def render_picture(splats: Splats, camera: Cameras) -> Tensor:
+    """The picture [3, H, W] of one camera over black and nothing else, by gsplat where that is installed and the splats
+    lie on a CUDA GPU. Differentiable in the splats."""
+    if not gsplat_adapter.usable(splats.means):
+        return render(splats, camera).image
+    camera = camera.to(splats.means)
+    directions = torch.nn.functional.normalize(splats.means - camera.centres, dim=-1)
+    colour, _ = gsplat_adapter.picture(
+        splats.means,
+        rotation_from_quaternion(splats.rotations) * splats.scales[:, None, :],
+        splats.opacities,
+        evaluate_harmonics(splats.colours, directions),
+        camera.camera_from_world,
+        camera.intrinsics,
+        camera.height,
+        camera.width,
+    )
+    return colour.movedim(-1, 0)
 
 
 def visible(splats: Splats, camera: Cameras) -> Tensor:
