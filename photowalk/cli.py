@@ -678,7 +678,7 @@ def _add_placement(command: argparse.ArgumentParser) -> None:
         choices=("bfloat16", "int8", "float8"),
         help="how large presets keep most weights (default: exact, unless too little memory is there)",
     )
-    command.add_argument("--compile", action="store_true", help="by torch.compile: pays for long walks on a GPU")
+    command.add_argument("--compile", action="store_true", help="the denoiser, by torch.compile: for long walks")
     command.add_argument(
         "--branches-together", action="store_true", help="with and without the prompt as one batch, if memory allows"
     )

@@ -118,7 +118,7 @@ def check_lora(folder: Path, savings: Savings = ALL_SAVINGS) -> Iterable[Compari
     modules = dict(network.named_modules())
     for layers, weight in merged:
         for name, parts in layers.items():
-            merge_layer(modules[name], parts, weight)  # ty: ignore[invalid-argument-type]
+            merge_layer(modules[name], parts, weight)
     for layers, weight in beside:
         for name, parts in layers.items():
             add_lora(modules[name], parts, weight)
@@ -172,8 +172,9 @@ def _packed(
     yield "tok_cam_head", prepared.rays[..., :64], None
     correspondence = network.correspondence_tokens(case.inputs.correspondence)
     valid = torch.ones_like(correspondence[..., :1])
-    yield "tok_buf_mean", torch.cat([correspondence, valid], dim=-1).mean(-1), prepared.located
-    yield "tok_buf_head", correspondence[..., :64], prepared.located
+    located = (prepared.located < correspondence.shape[1]).nonzero()[:, 0]
+    yield "tok_buf_mean", torch.cat([correspondence, valid], dim=-1).mean(-1), located
+    yield "tok_buf_head", correspondence[..., :64], located
 
 
 def _blocks(network: WorldTransformer, prepare: Prepare, case: Case) -> Iterator[tuple[str, Tensor, slice | None]]:

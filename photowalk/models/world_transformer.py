@@ -46,7 +46,7 @@ class NetworkInputs:
 class PreparedBlock:
     """What one block makes of a chunk, whatever the noise."""
 
-    correspondence: Tensor  # [B, L_valid, squeeze]
+    correspondence: Tensor  # [B, L_valid + 1, squeeze], the last row zeros
     text: KeysValues
     image: KeysValues | None
 
@@ -59,13 +59,15 @@ class PreparedConditioning:
     history: Tensor  # [B, L_old, D] embedded tokens
     new: Tensor  # [B, 4+C, T_new, h, w] of all tokens
     rays: Tensor  # [B, L, 6*s*s*ph*pw] one row per token
-    located: Tensor  # [L_valid] which tokens have correspondence
+    located: Tensor  # [L] each token's row of correspondence; L_valid, a row of zeros, where it has none
     cos: Tensor  # [L, head_dim / 2]
     sin: Tensor
     correspondence: Tensor | None  # [B, L_valid, K*4*s*s*ph*pw]; None when every block has what it makes of them
     text: Tensor | None  # [B, L, D_text]
     image: Tensor | None  # [B, L_image, D_image]
-    squeezed: Sequence[Tensor]  # of each block, as in PreparedBlock; empty: to be made in every pass
+    squeezed: Sequence[
+        Tensor
+    ]  # [B, L_valid + 1, squeeze] of each block, as in PreparedBlock; empty: to be made in every pass
     texts: Sequence[KeysValues]
     images: Sequence[KeysValues | None]
     savings: Savings
@@ -202,7 +204,7 @@ class WorldTransformer(nn.Module):
         history = self.embed_history(inputs.history.to(dtype)).to(dtype)
         counts = (history.shape[1], len(angles) - history.shape[1])
         chosen = torch.cat([torch.arange(n)[share.mine(n)] + first for n, first in zip(counts, (0, counts[0]))])
-        located, valid = _among(self._located_tokens(rows, columns), chosen)
+        valid, located = _rows_of(chosen, self._located_tokens(rows, columns))
         chosen, located, valid = (indices.to(device) for indices in (chosen, located, valid))
         angles = angles[chosen]
         correspondence = self.correspondence_tokens(inputs.correspondence)[:, valid]
@@ -319,11 +321,12 @@ class WorldTransformer(nn.Module):
         return prepared
 
     def _squeeze(self, tokens: Tensor) -> list[Tensor]:
-        """Correspondence [B, L_valid, V] -> [B, L_valid, squeeze] for every block, a frame's worth of tokens at a time:
-        all waves of a large chunk at once would be the largest tensor of the whole network."""
+        """Correspondence [B, L_valid, V] -> [B, L_valid + 1, squeeze] for every block, the last row zeros. A frame's
+        worth of tokens at a time: all waves of a large chunk at once would be the network's largest tensor."""
         dtype = self.patch_embedding.weight.dtype
         pieces = [_waves(piece, self.config.waves).to(dtype) for piece in tokens.split(2048, dim=1)]
-        return [torch.cat([block.buffer_encoder[0](piece) for piece in pieces], dim=1) for block in self.blocks]
+        squeezed = ([block.buffer_encoder[0](piece) for piece in pieces] for block in self.blocks)
+        return [F.pad(torch.cat(parts, dim=1), (0, 0, 0, 1)) for parts in squeezed]
 
     def _text_keys_values(self, text: Tensor) -> list[KeysValues]:
         padded = F.pad(text, (0, 0, 0, self.config.text_length - text.shape[1]))
@@ -404,7 +407,8 @@ class _Block(nn.Module):
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.modulation.float() + modulation).split(1, dim=1)
         seen = _modulated_norm(tokens, shift1, scale1, self.eps)
         bias = self.cam_encoder(prepared.rays)
-        bias = bias.index_add(1, prepared.located, self.buffer_encoder[1](known.correspondence).to(bias.dtype))
+        # gathered, not scattered by index_add: on CPUs inductor of torch 2.13 gives that wrong numbers
+        bias = bias + self.buffer_encoder[1](known.correspondence)[:, prepared.located].to(bias.dtype)
         everyones = partial(prepared.share.whole, counts=prepared.counts)
         attended = self.self_attn(seen, bias.to(seen.dtype), prepared.cos, prepared.sin, first_query, everyones)
         tokens = tokens[:, first_query:]
@@ -463,11 +467,12 @@ def _same_but_text(one: Conditioning, other: Conditioning) -> bool:
     return all(getattr(one, name) is value for name, value in vars(other).items() if name != "text")
 
 
-def _among(located: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-    """Tokens [L_valid] that are located, among all; some of all tokens, in order -> where the located ones are among
-    the chosen ones, and which of `located` these are."""
+def _rows_of(chosen: Tensor, located: Tensor) -> tuple[Tensor, Tensor]:
+    """Some of all tokens, and those of all that are located, in order -> the rows of `located` that are among the
+    chosen, and for each chosen token which of these rows is its own, their number where it is not located."""
     here = torch.isin(chosen, located)
-    return here.nonzero()[:, 0], torch.searchsorted(located, chosen[here])
+    valid = torch.searchsorted(located, chosen[here])
+    return valid, torch.where(here, here.cumsum(0) - 1, len(valid))
 
 
 def _stack(one: Any, other: Any) -> Any:
