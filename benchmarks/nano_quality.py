@@ -148,9 +148,8 @@ def _walks(generator: Generator, worlds: list[Clip]) -> Iterator[Row]:
 
 def generate(generator: Generator, clip: Clip) -> Tensor:
     """[F, 3, H, W] the walk of the clip's cameras from its first frame, whose depth is given."""
-    focal_px = float(clip.cameras.intrinsics[0, 0, 0])
     photo = clip.view(0)
-    state = generator.start(photo.image, focal_px=focal_px, depth=photo.depth, prompt=clip.prompt)
+    state = generator.start(photo.image, camera=photo.camera, depth=photo.depth, prompt=clip.prompt)
     for first in range(1, len(clip), CHUNK):
         state = generator.extend(state, clip.cameras[first : first + CHUNK], clip.prompt, seed=first)
     return state.video

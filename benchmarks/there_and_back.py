@@ -50,8 +50,7 @@ def main() -> None:
 
 
 def _walk(generator, truth, chunk_frames: int) -> torch.Tensor:
-    focal_px = float(truth.cameras.intrinsics[0, 0, 0])
-    state = generator.start(truth.video[0], focal_px=focal_px, depth=truth.depth[0], prompt=truth.prompt)
+    state = generator.start(truth.video[0], camera=truth.cameras[0], depth=truth.depth[0], prompt=truth.prompt)
     for first in range(1, len(truth), chunk_frames):
         state = generator.extend(state, truth.cameras[first : first + chunk_frames], truth.prompt, seed=first)
     return state.video
