@@ -71,10 +71,9 @@ def test_a_clip_that_is_too_short_is_named(clips):
         FromClips((clips,), SIZE)(random(), 48, 2)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_the_denoiser_learns_from_worlds_without_end(tmp_path, workers):
+def test_the_denoiser_learns_from_worlds_without_end(tmp_path):
     objective = Objective(own_past=0.0)
-    training = replace(TRAINING, workers=workers, max_steps=2, picture_every=2)
+    training = replace(TRAINING, workers=2, max_steps=2, picture_every=2)
     recipe = DenoiserRecipe(training, objective, TrainingSchedule(), batch=1)
     source = Live(FromWorlds(SIZE), objective, CHUNK_FRAMES)
     train_denoiser(tiny_preset().build(CPU), source, recipe, tmp_path)
