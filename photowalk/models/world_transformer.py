@@ -203,7 +203,9 @@ class WorldTransformer(nn.Module):
         angles = packed_angles(config.layout, config.width // config.heads, rows, columns).to(device)
         history = self.embed_history(inputs.history.to(dtype)).to(dtype)
         counts = (history.shape[1], len(angles) - history.shape[1])
-        chosen = torch.cat([torch.arange(n)[share.mine(n)] + first for n, first in zip(counts, (0, counts[0]))])
+        chosen = torch.cat(
+            [torch.arange(n, device="cpu")[share.mine(n)] + first for n, first in zip(counts, (0, counts[0]))]
+        )
         valid, located = _rows_of(chosen, self._located_tokens(rows, columns))
         chosen, located, valid = (indices.to(device) for indices in (chosen, located, valid))
         angles = angles[chosen]
@@ -347,7 +349,8 @@ class WorldTransformer(nn.Module):
 
     def _located_tokens(self, rows: int, columns: int) -> Tensor:
         segments = self.config.layout.segments(rows, columns)
-        return torch.cat([torch.arange(s.tokens.start, s.tokens.stop) for s in segments if s.kind != "time"])
+        located = (range(s.tokens.start, s.tokens.stop) for s in segments if s.kind != "time")
+        return torch.tensor([token for tokens in located for token in tokens], device="cpu")
 
     def _token_grid(self, frames: Tensor) -> tuple[int, int]:
         rows, columns = frames.shape[-2:]

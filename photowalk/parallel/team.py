@@ -31,11 +31,15 @@ def joined() -> Iterator[Team]:
     """Join the processes that torchrun started."""
     dist.init_process_group(timeout=PATIENCE)
     team = Team(dist.get_rank(), dist.get_world_size())
+    done = False
     try:
         yield team
+        done = True
     finally:
         if team.leads:
             _tell(_DONE, {})
+        if team.leads or done:  # who leaves while others still talk to it may be aborted by gloo's threads
+            dist.barrier()
         dist.destroy_process_group()
 
 
