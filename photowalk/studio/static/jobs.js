@@ -23,6 +23,11 @@ export function showJobs() {
   if (state.world && !state.world.ready) {
     const job = state.jobs.find((other) => other.world === state.world.id);
     $("making-text").textContent = job?.state === "failed" ? job.message : job?.state === "waiting" ? `Waiting for a turn, place ${job.place} in the queue ...` : "Estimating depth ...";
+    // A quick job is over before the page has heard of it, or before it knows the world that it asked for.
+    if (job?.state === "done" && state.heeded !== job.id) {
+      state.heeded = job.id;
+      changed();
+    }
   }
 }
 
