@@ -30,7 +30,9 @@ mesh = init_device_mesh("cpu", (int(sys.argv[5]),))
 tensors = torch.load(sys.argv[1], weights_only=True)
 shared = {name: distribute_tensor(t, mesh, [Shard(0)]) if t.dim() else t for name, t in tensors.items()}
 dcp.save(shared, checkpoint_id=sys.argv[2])
+dist.barrier()  # one that leaves while the other still talks can be torn down with its threads running
 dist.destroy_process_group()
+os._exit(0)  # the file is whole: threads of the group that are still about would abort a plain exit
 """
 
 

@@ -50,9 +50,13 @@ def joined() -> Iterator[Processes]:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("cuda:nccl,cpu:gloo" if torch.cuda.is_available() else "gloo", timeout=PATIENCE)
+    done = False
     try:
         yield processes()
+        done = True
     finally:
+        if done:  # who leaves while others still talk to it may be aborted by gloo's threads
+            dist.barrier()
         dist.destroy_process_group()
 
 
