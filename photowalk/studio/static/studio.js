@@ -8,7 +8,10 @@ import { $, ask, confirmed, element, frameOf, plural, state, toast, trying } fro
 
 // ---- worlds
 
+let asked = 0; // questions what the world is; only the answer to the last one counts, whichever comes last
+
 async function showLanding() {
+  asked += 1;
   state.world = null;
   leaveScene();
   $("strip").hidden = $("tools").hidden = $("title-box").hidden = $("pip").hidden = true;
@@ -52,8 +55,9 @@ async function open(id) {
   showScene(id);
   $("landing").hidden = true;
   document.body.classList.remove("home");
+  const question = (asked += 1);
   const world = await trying(() => ask("GET", `/api/worlds/${id}`));
-  if (location.hash.slice(1) !== id) return; // somebody went elsewhere meanwhile
+  if (question !== asked || location.hash.slice(1) !== id) return; // somebody asked again or went elsewhere meanwhile
   if (!world) return void (location.hash = "");
   if (state.world?.id !== world.id) state.frame = world.frames - 1;
   state.world = world;

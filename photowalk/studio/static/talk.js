@@ -1,7 +1,7 @@
 // What every part of the page uses: talking to the studio, elements, words to the person.
 
 export const $ = (id) => document.getElementById(id);
-export const state = { me: null, worlds: [], world: null, jobs: [], page: "", shown: "", there: false, frame: 0, tries: 0, heeded: "" };
+export const state = { me: null, worlds: [], world: null, jobs: [], page: "", shown: "", there: false, frame: 0, tries: 0, asked: 0, heeded: "" };
 
 export async function ask(method, path, body) {
   const options = { method, headers: {} };
@@ -26,10 +26,11 @@ export async function trying(action) {
   }
 }
 
+// One piece of news at a time; what went wrong stays beside it.
 export function toast(text, bad = false) {
   const box = element("div", { className: bad ? "toast bad" : "toast" }, text);
+  $("toasts").querySelectorAll(bad ? ".bad" : ".toast:not(.bad)").forEach((old) => old.remove());
   $("toasts").append(box);
-  while ($("toasts").children.length > 3) $("toasts").firstChild.remove();
   setTimeout(() => box.remove(), bad ? 9000 : 4000);
 }
 
@@ -51,7 +52,7 @@ export function confirmed(title, text, yes) {
 
 export const chunkOf = (world, frame) => world.chunks.findLast((chunk) => chunk.first_frame <= frame);
 export const frameOf = (world, frame) => `/api/worlds/${world.id}/frames/${frame}.jpg?key=${chunkOf(world, frame)?.key ?? ""}`;
-export const fileOf = (world, name) => `/api/worlds/${world.id}/files/${name}?${world.frames}`;
+export const fileOf = (world, name) => `/api/worlds/${world.id}/files/${name}?${world.chunks.at(-1)?.key ?? ""}`;
 export const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
 
 // The world on screen is another one now; who shows it listens.
