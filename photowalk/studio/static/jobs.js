@@ -100,6 +100,6 @@ export function listen(showLanding) {
     }
     showJobs();
     if (mine) changed();
-    else if (any && !state.world) showLanding();
+    else if (any && !state.shown) showLanding(); // not while a world is being opened
   };
 }
