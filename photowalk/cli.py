@@ -193,6 +193,7 @@ def export(options: argparse.Namespace) -> None:
 
 
 def studio(options: argparse.Namespace) -> None:
+    from functools import partial
     from pathlib import Path
 
     from photowalk.studio.serve import Address, serve
@@ -200,6 +201,7 @@ def studio(options: argparse.Namespace) -> None:
     serve(
         Path(options.folder).expanduser(),
         preset=options.preset,
+        place=partial(_placement, options),
         captioner=options.captioner,
         address=Address(options.host, options.port),
         users=options.user,
@@ -253,6 +255,7 @@ _TRAINING = (  # options of `train` that are fields of TrainingConfig
     "max_steps",
     "micro_batches",
     "shard",
+    "context",
     "checkpoint_activations",
     "on_fault",
     "picture_every",
@@ -280,6 +283,7 @@ def train(options: argparse.Namespace) -> None:
     order = Order(data, minutes, work, output, skies, features, start, options.batch_factor)
     order = replace(order, workers=options.workers, training=training, generated=generated, rank=options.rank)
     order = replace(order, teacher=Path(options.teacher) if options.teacher else None)
+    order = replace(order, retakes=options.retakes, own_past=options.own_past)
     order = replace(order, preset=options.preset, synthetic=options.seed is not None)
     with joined() as here:
         weights = train_part(options.part, order)
@@ -593,6 +597,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--port", type=int, default=8008, help="(default: 8008; 0: a free one)")
     command.add_argument("--user", action="append", default=[], metavar="NAME", help="who may use it, each by a token")
     command.add_argument("--preset", default="nano", metavar="NAME", help="for new worlds (default: nano)")
+    _add_placement(command)
     command.add_argument(
         "--captioner", default="template", metavar="NAME", help="expands prompts: 'template', or a Qwen3-VL model"
     )
@@ -630,6 +635,15 @@ def _parser() -> argparse.ArgumentParser:
         "--start", "--start-from", metavar="FOLDER", help="weights of an earlier training to start from"
     )
     command.add_argument("--teacher", metavar="FOLDER", help="weights to distil; --start says where the student begins")
+    command.add_argument(
+        "--retakes", type=int, default=0, metavar="N", help="denoiser, distil: N other recordings of every clip"
+    )
+    command.add_argument(
+        "--own-past",
+        type=float,
+        metavar="SHARE",
+        help="denoiser: of samples behind a past that it drew itself (default: half, with --start)",
+    )
     command.add_argument("--rank", type=int, metavar="N", help="distil into a change of low rank, a LoRA")
     command.add_argument(
         "--batch-factor", type=int, default=1, metavar="N", help="take N of the recipe's batches a step"
@@ -656,6 +670,9 @@ def _add_scale(command: argparse.ArgumentParser) -> None:
         "--micro-batches", type=int, metavar="N", help="whose gradients make a step (default: one for each process)"
     )
     command.add_argument("--shard", type=int, metavar="N", help="split the weights among N processes (default: 1)")
+    command.add_argument(
+        "--context", type=int, metavar="N", help="denoiser: share the tokens of a batch among N processes (default: 1)"
+    )
     command.add_argument(
         "--checkpoint-activations", action="store_const", const=True, help="compute blocks twice, for less memory"
     )

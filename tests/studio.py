@@ -26,12 +26,12 @@ def make_photo(path: Path, seed: int = 3, size=(192, 128)) -> Path:
 
 
 @contextmanager
-def serving(app, studio):
+def serving(app, studio, port=0):
     """The application on a port of this machine, in a thread: its address."""
     from photowalk.studio.serve import Server
 
     server = Server(app, studio)
-    listening = socket.create_server(("127.0.0.1", 0))
+    listening = socket.create_server(("127.0.0.1", port))
     thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
     thread.start()
     while not server.started:

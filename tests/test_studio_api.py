@@ -18,6 +18,7 @@ from photowalk.studio.access import Access
 from photowalk.studio.api import create_app
 from photowalk.studio.client import Client, RefusedError
 from photowalk.studio.horizon import up_of
+from photowalk.studio.planning import fov_deg
 from photowalk.studio.service import Studio
 
 
@@ -155,11 +156,28 @@ def test_a_plan_says_what_will_be_done(ann, walked):
     assert back.poses[-1].wxyz == pytest.approx((1, 0, 0, 0), abs=1e-5)
 
 
-def test_keyframes_are_walked_to(ann, world):
-    pose = schemas.Pose(position=(0.0, 0.0, 0.0), wxyz=(1.0, 0.0, 0.0, 0.0))
+@pytest.mark.parametrize("spline", ["round", "straight"])
+def test_the_lens_may_change_from_keyframe_to_keyframe(ann, walked, spline):
+    here = ann.plan(walked.id, "wait 1").poses[-1]
+    assert here.fov_deg == pytest.approx(walked.fov_deg, abs=1e-3)
+    zoomed = ann.plan_walk(
+        walked.id, schemas.PathRequest(keyframes=[here.model_copy(update={"fov_deg": 30.0})], spline=spline)
+    )
+    widths = [pose.fov_deg for pose in zoomed.poses]
+    assert widths[0] == pytest.approx(walked.fov_deg, abs=1e-3)
+    assert widths[-1] == pytest.approx(30, abs=1e-3)
+    assert widths == sorted(widths, reverse=True)
+    assert zoomed.length == pytest.approx(0, abs=1e-5)
+
+
+def test_keyframes_are_walked_to(running, ann, world):
+    studio, *_ = running
+    pose = schemas.Pose(position=(0.0, 0.0, 0.0), wxyz=(1.0, 0.0, 0.0, 0.0), fov_deg=50.0)
     ann.wait(ann.extend(world, keyframes=[pose]))
     plan = ann.plan(world, "wait 1")
     assert plan.poses[0].position == pytest.approx((0, 0, 0), abs=1e-5)
+    assert plan.poses[0].fov_deg == pytest.approx(50, abs=1e-3)
+    assert float(fov_deg(studio.scenery("ann", world).cameras)[-1]) == pytest.approx(50, abs=1e-3)
 
 
 def test_camera_files_become_keyframes_from_where_the_walk_stands(running, ann, walked, tmp_path):
@@ -172,6 +190,11 @@ def test_camera_files_become_keyframes_from_where_the_walk_stands(running, ann, 
     )
     poses = ann.read_path(walked.id, tmp_path / "cameras.npz")
     assert len(poses) == CHUNK_FRAMES
+    ann.wait(ann.export(walked.id, ".colmap.zip"))
+    ann.download(walked.id, "world.colmap.zip", tmp_path / "model.zip")
+    again = ann.read_path(walked.id, tmp_path / "model.zip")
+    assert [pose.position for pose in again] == [pytest.approx(pose.position, abs=1e-5) for pose in poses]
+    assert not [left for left in (studio.root / "uploads").iterdir() if left.is_dir()]
 
 
 def test_scale_and_horizon_are_corrected_at_any_time(running, ann, world):

@@ -195,6 +195,17 @@ def test_a_zip_bomb_is_not_unpacked(http, world):
     assert "unpacks" in answer.json()["detail"]
 
 
+def test_a_zip_with_names_of_other_places_writes_nothing_there(http, world, studio):
+    bad = io.BytesIO()
+    with zipfile.ZipFile(bad, "w") as archive:
+        for name in ("../../cameras.txt", "/tmp/images.txt", "../secret.json"):
+            archive.writestr(name, "# Camera list")
+    there = {path for path in studio.root.rglob("*") if path.is_file()}
+    answer = http.post(f"/api/worlds/{world}/paths", files={"file": ("model.zip", bad.getvalue())})
+    assert answer.status_code == 422
+    assert {path for path in studio.root.rglob("*") if path.is_file()} == there
+
+
 def test_pickles_are_not_unpickled(http, world):
     class Evil:
         def __reduce__(self):

@@ -1,6 +1,7 @@
 """The studio as a command: the link it prints, who it lets in, what it opens, and how it ends."""
 
 import os
+import pickle
 import re
 import signal
 import socket
@@ -14,6 +15,7 @@ pytest.importorskip("viser", reason="the extra 'studio' is not installed")
 import httpx
 
 from photowalk.cli import main
+from photowalk.studio import serve
 
 
 def start(*arguments):
@@ -64,6 +66,14 @@ def test_users_have_links_of_their_own_that_let_them_in(tmp_path):
     finally:
         process.kill()
         process.wait()
+
+
+def test_where_networks_lie_is_said_to_the_process_that_holds_them(tmp_path, monkeypatch):
+    told = {}
+    monkeypatch.setattr(serve, "serve", lambda root, **options: told.update(options))
+    assert main(["studio", "--vram", "24", "--weights", "int8", "--compile", "--folder", str(tmp_path)]) == 0
+    placement = pickle.loads(pickle.dumps(told["place"]))()
+    assert (placement.vram, placement.weights, placement.compiled) == (24 * 10**9, "int8", True)
 
 
 def test_what_cannot_be_served_says_why(tmp_path, capsys):

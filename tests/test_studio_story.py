@@ -5,6 +5,7 @@ build/studio, which is there to be looked at. PHOTOWALK_STORY_PRESET=nano tells 
 """
 
 import io
+import json
 import os
 import shutil
 import time
@@ -21,6 +22,7 @@ from playwright import sync_api
 
 from photowalk.export.ply import read_splats
 from photowalk.studio.access import Access
+from photowalk.studio.client import Client
 from photowalk.studio.serve import create_studio_app
 from photowalk.studio.service import Studio
 
@@ -43,14 +45,19 @@ WALK = "forward 0.8, left 20deg" if NANO else f"left 10deg in {CHUNK_FRAMES} fra
 LONG = "right 60deg in 240 frames" if NANO else f"right 30deg in {20 * CHUNK_FRAMES} frames"
 
 
-@pytest.fixture(scope="module")
-def served(tmp_path_factory):
+@contextmanager
+def telling(root, port=0):
     """A studio's address, and its viewer."""
-    root = tmp_path_factory.mktemp("studio")
     studio = Studio(root) if NANO else Studio(root, load_tiny, "tiny", threads=1)
     app = create_studio_app(studio, Access({"ann": "token-of-ann"}))
-    with serving(app, studio) as address:
+    with serving(app, studio, port) as address:
         yield address, app.state.viewer
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    with telling(tmp_path_factory.mktemp("studio")) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +71,20 @@ def chromium():
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
         browser.close()
+
+
+# Let a text file fall on the page.
+DROP = """(text) => {
+    const content = new DataTransfer();
+    content.items.add(new File([text], "way.json"));
+    window.dispatchEvent(new DragEvent("drop", { dataTransfer: content, bubbles: true, cancelable: true }));
+}"""
+
+
+def path_file() -> str:
+    """A transforms.json of three cameras, the first of them where the walk stands."""
+    poses = [[[1, 0, 0, x / 50], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]] for x in range(3)]
+    return json.dumps({"frames": [{"transform_matrix": pose} for pose in poses]})
 
 
 class Visit:
@@ -170,7 +191,10 @@ def test_from_a_photo_to_splats_on_a_wide_screen(chromium, address, tmp_path):
         assert world["metres_per_unit"] == 2
 
         visit.tab("Plan")
-        visit.press("By keyframes")
+        page.evaluate(DROP, path_file())
+        page.get_by_text("2 keyframes of way.json").wait_for()
+        visit.viewer.get_by_text("New frames").first.wait_for()
+        visit.press("Clear all")
         visit.press("Add from my view")
         visit.viewer.get_by_text("New frames").first.wait_for()
         before = _plan_length(visit)
@@ -241,7 +265,8 @@ def test_from_a_photo_to_splats_on_a_wide_screen(chromium, address, tmp_path):
         visit.picture("worlds")
 
 
-def test_a_phone_shows_everything_within_its_width(chromium, address):
+def test_a_phone_shows_everything_within_its_width(chromium, served):
+    address, viewer = served
     screen = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True, "device_scale_factor": 2}
     with visiting(chromium, address, "phone", **screen) as visit:
         page = visit.page
@@ -251,6 +276,13 @@ def test_a_phone_shows_everything_within_its_width(chromium, address):
         visit.settle()
         visit.picture("world")
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        camera = list(viewer._pages.values())[-1]._visit.client.camera
+        stood = camera.position
+        page.locator("#pad button").first.dispatch_event("pointerdown")
+        page.wait_for_timeout(700)
+        page.locator("#pad button").first.dispatch_event("pointerup")
+        page.wait_for_timeout(300)
+        assert abs(camera.position - stood).max() > 0.01, "holding the button walks"
         visit.tab("Plan")
         visit.viewer.get_by_role("textbox", name="Walk").fill(WALK)
         visit.press("Preview")
@@ -311,6 +343,42 @@ def test_the_keyboard_is_enough(chromium, address):
         page.keyboard.press("b")
         page.wait_for_function("document.getElementById('title').value.endsWith('(branch)')")
         visit.picture("branched")
+
+
+def test_a_page_that_hears_late_of_a_job_shows_what_is_there_now(chromium, address):
+    with visiting(chromium, address, "late", viewport={"width": 1280, "height": 720}) as visit:
+        held = []
+        visit.page.route("**/api/events", lambda route: held.append(route))
+        visit.page.reload()
+        visit.page.click(".card a >> nth=0")
+        visit.opened()
+        there = visit.page.locator(".chunk").count()
+        with Client(address, "token-of-ann") as client:
+            client.wait(client.extend(visit.page.url.rpartition("#")[2], WALK))
+        assert visit.page.locator(".chunk").count() == there
+        held[-1].continue_()
+        visit.chunks(there + 1)
+
+
+def test_a_page_goes_on_when_the_studio_is_started_again(chromium, tmp_path):
+    root = tmp_path / "studio"
+    with telling(root) as (address, _), Client(address, "token-of-ann") as client:
+        made = client.create(PHOTO)
+        client.wait(made.job)
+        page = chromium.new_context().new_page()
+        page.set_default_timeout(PATIENCE)
+        page.goto(f"{address}/?token=token-of-ann")
+        page.goto(f"{address}/#{made.world.id}")
+        page.frame_locator("#scene").get_by_role("tab", name="Plan").wait_for()
+        port = int(address.rpartition(":")[2])
+    with telling(root, port) as (address, viewer), Client(address, "token-of-ann") as client:
+        client.wait(client.extend(made.world.id, WALK))
+        page.wait_for_function("document.querySelectorAll('.chunk').length === 2")
+        while not viewer._pages:
+            page.wait_for_timeout(100)
+        page.frame_locator("#scene").get_by_role("tab", name="Plan").click()
+        page.frame_locator("#scene").get_by_role("button", name="Preview").wait_for()
+        page.context.close()
 
 
 def test_the_viewer_shows_nothing_to_those_who_come_past_the_studio(chromium, served):

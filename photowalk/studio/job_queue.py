@@ -22,7 +22,7 @@ from photowalk.scene.images import write_atomically
 from photowalk.studio import schemas
 from photowalk.studio.errors import ConflictError, NotFoundError, TooManyError
 from photowalk.studio.library import Library, new_identifier
-from photowalk.studio.worker import End, LoadPreset, Step, Task, work
+from photowalk.studio.worker import End, LoadPreset, Place, Step, Task, work
 from photowalk.world.session import World
 from photowalk.world.store import WorldError, WorldStore
 
@@ -44,9 +44,11 @@ class _Live:
 
 
 class JobQueue:
-    def __init__(self, library: Library, load_preset: LoadPreset, preset: str, *, threads: int | None = None) -> None:
+    def __init__(
+        self, library: Library, load_preset: LoadPreset, preset: str, *, place: Place, threads: int | None = None
+    ) -> None:
         self.library, self.preset = library, preset
-        self._load_preset, self._threads = load_preset, threads
+        self._networks = (load_preset, place, threads)  # for the process that generates
         self._jobs: dict[str, schemas.Job] = {}
         self._live: dict[str, _Live] = {}
         self._last_turn: dict[str, float] = {}
@@ -282,7 +284,7 @@ class JobQueue:
         if self._process is None or not self._process.is_alive():
             context = multiprocessing.get_context("spawn")
             ours, theirs = context.Pipe()
-            process = context.Process(target=work, args=(theirs, self._load_preset, self._threads), daemon=True)
+            process = context.Process(target=work, args=(theirs, *self._networks), daemon=True)
             process.start()
             theirs.close()  # so that the end of one side is seen by the other
             with self._changed:

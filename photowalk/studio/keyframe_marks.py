@@ -8,10 +8,16 @@ from collections.abc import Callable, Sequence
 import viser
 
 from photowalk.geometry.cameras import Cameras
-from photowalk.studio import schemas
+from photowalk.studio import planning, schemas
 
 COLOUR = (255, 196, 74)
-_AT_HOME = schemas.Pose(position=(0.0, 0.0, 0.0), wxyz=(1.0, 0.0, 0.0, 0.0))
+_AT_HOME = {"position": (0.0, 0.0, 0.0), "wxyz": (1.0, 0.0, 0.0, 0.0)}
+
+
+def fov_y_of(pose: schemas.Pose, lens: Cameras) -> float:
+    """How high a camera at `pose` sees, in radians; `lens`, a camera [], stands in where the pose does not say."""
+    half = planning.half_width(lens) if pose.fov_deg is None else planning.half_tangent(pose.fov_deg)
+    return 2 * math.atan(half * lens.height / lens.width)
 
 
 class KeyframeMarks:
@@ -39,13 +45,14 @@ class KeyframeMarks:
             gizmo = self._scene.add_transform_controls(
                 f"/keyframes/{index}", scale=0.15 * scale, position=pose.position, wxyz=pose.wxyz, depth_test=False
             )
-            self._frustum(f"{index}/camera", _AT_HOME, lens, scale, True)  # goes with its handles
+            at_home = pose.model_copy(update=_AT_HOME)  # it goes with its handles
+            self._frustum(f"{index}/camera", at_home, lens, scale, True)
             self.nodes.append(gizmo)
 
             @gizmo.on_update
-            def _(_, gizmo=gizmo, index=index) -> None:
+            def _(_, gizmo=gizmo, index=index, pose=pose) -> None:
                 position, wxyz = tuple(map(float, gizmo.position)), tuple(map(float, gizmo.wxyz))
-                moved(index, schemas.Pose(position=position, wxyz=wxyz))
+                moved(index, schemas.Pose(position=position, wxyz=wxyz, fov_deg=pose.fov_deg))
 
             gizmo.on_drag_end(lambda _: dropped())
 
@@ -54,7 +61,7 @@ class KeyframeMarks:
     ) -> viser.CameraFrustumHandle:
         return self._scene.add_camera_frustum(
             f"/keyframes/{name}",
-            2 * math.atan(lens.height / 2 / float(lens.intrinsics[1, 1])),
+            fov_y_of(pose, lens),
             lens.width / lens.height,
             scale=0.05 * scale,
             thickness=3 if chosen else 2,

@@ -19,7 +19,7 @@ import shutil
 import stat
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -45,6 +45,9 @@ class About:
     elsewhere: str = ""  # the world's folder, if whoever started the studio named one
 
 
+_SAID = {field.name for field in fields(About)}
+
+
 def new_identifier() -> str:
     return secrets.token_hex(8)
 
@@ -55,7 +58,7 @@ class Library:
         self.root.mkdir(parents=True, exist_ok=True, mode=stat.S_IRWXU)
         for name in ("users", "uploads", "jobs"):
             (self.root / name).mkdir(parents=True, exist_ok=True, mode=stat.S_IRWXU)
-        self._summaries: dict[Path, tuple[int, dict]] = {}
+        self._summaries: dict[Path, tuple[tuple[int, int], dict]] = {}
         self._lock = Lock()
 
     # ---- where things lie
@@ -95,7 +98,9 @@ class Library:
         return sorted(names, key=lambda name: (-self.about(user, name).created, name))
 
     def about(self, user: str, world: str) -> About:
-        return About(**json.loads((self.place(user, world) / "about.json").read_text(encoding="utf-8")))
+        """What is said about a world; what another version said besides is left out."""
+        said = json.loads((self.place(user, world) / "about.json").read_text(encoding="utf-8"))
+        return About(**{name: said[name] for name in _SAID if name in said})
 
     def worlds(self, user: str) -> Iterator[schemas.World]:
         return (self.world(user, name) for name in self.identifiers(user))
@@ -118,10 +123,12 @@ class Library:
         return schemas.World(**known, **summary, ready=True, files=sorted(self.files(user, world)))
 
     def _summary(self, folder: Path) -> dict:
-        stamp = (folder / "world.json").stat().st_mtime_ns
+        status = (folder / "world.json").stat()
+        stamp = (status.st_mtime_ns, status.st_ino)  # a new file each time; clocks tick too slowly for the time alone
         with self._lock:
-            if self._summaries.get(folder, (0,))[0] == stamp:
-                return self._summaries[folder][1]
+            known = self._summaries.get(folder)
+            if known is not None and known[0] == stamp:
+                return known[1]
         world = World.open(folder)
         facts, entries = world.info(), world.manifest.chunks
         starts = [0]

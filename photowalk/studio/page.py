@@ -10,6 +10,7 @@ import time
 
 import viser
 
+from photowalk.studio import schemas
 from photowalk.studio.horizon import up_of
 from photowalk.studio.panels.explore import SPLATS, ExplorePanel
 from photowalk.studio.panels.files import FilesPanel
@@ -37,6 +38,7 @@ class Page:
 
     def close(self) -> None:
         self._stop()
+        self._plan.stop()
 
     # ---- what the shell around the page asks for
 
@@ -45,6 +47,11 @@ class Page:
             if self._visit.scenery is not None:
                 self._explore.look_at_frame(frame)
                 self._visit.stage.declutter()
+
+    def take_keyframes(self, poses: list[schemas.Pose]) -> None:
+        """Plan by these."""
+        with self._visit.lock:
+            self._plan.take(poses)
 
     def draw_less(self) -> int:
         """Halve what the browser has to draw; how many points or splats it now gets."""
@@ -79,20 +86,21 @@ class Page:
                 self._explore.show_all_chunks()
                 self._explore.draw()
                 if first:
-                    visit.stage.look_from(scenery.cameras[-1], back=0.3)
+                    visit.stage.look_from(scenery.cameras[-1], back=0.2)
                 self._plan.forget()
-            elif before is not None and before.scene_frames != summary.scene_frames:
-                self._explore.shown.value = SPLATS
-                self._explore.draw()
-            elif before is not None and before.metres_per_unit != summary.metres_per_unit:
+                return
+            if before is not None and before.metres_per_unit != summary.metres_per_unit:
                 self._plan.forget()  # its lengths were others
+            if before is not None and before.scene_frames != summary.scene_frames:
+                self._explore.shown.value = SPLATS
+            self._explore.draw()  # splats may have been made anew of as many frames
 
     def _heard(self, user: str) -> None:
         """Something about this user's jobs has changed; it may be this world. Called from other threads."""
         visit = self._visit
         if user == visit.user:
             jobs = visit.studio.queue.jobs(user, visit.world)
-            state = tuple((job.id, job.state, job.progress.chunk) for job in jobs[:3])
+            state = tuple((job.id, job.state, job.progress.chunk) for job in jobs)
             if state != self._jobs_seen:
                 self._jobs_seen = state
                 threading.Thread(target=visit.guarded(self._catch_up), daemon=True).start()

@@ -100,16 +100,35 @@ def cameras_at(poses: list[schemas.Pose], lens: Cameras) -> Cameras:
     rotation = motions.rotation_from_quaternion(quaternions / lengths)
     centres = torch.tensor([pose.position for pose in poses], dtype=torch.float64)
     placed = motions.inverse(motions.motion(rotation, centres)).to(lens.camera_from_world)
-    return replace(lens, camera_from_world=placed, intrinsics=lens.intrinsics.expand(len(poses), 3, 3))
+    zooms = [1.0 if pose.fov_deg is None else half_width(lens) / half_tangent(pose.fov_deg) for pose in poses]
+    intrinsics = lens.intrinsics.repeat(len(poses), 1, 1)
+    intrinsics[:, [0, 1], [0, 1]] *= torch.tensor(zooms).to(intrinsics)[:, None]
+    return replace(lens, camera_from_world=placed, intrinsics=intrinsics)
+
+
+def half_width(lens: Cameras) -> float:
+    """Half of what a camera [] sees sideways at distance 1."""
+    return lens.width / 2 / float(lens.intrinsics[0, 0])
+
+
+def half_tangent(fov_deg: float) -> float:
+    return math.tan(math.radians(fov_deg) / 2)
 
 
 def poses_of(cameras: Cameras) -> list[schemas.Pose]:
     placed = cameras.world_from_camera.double().cpu()
     quaternions = motions.quaternion_from_rotation(placed[:, :3, :3])
+    widths = fov_deg(cameras).clamp(schemas.NARROWEST_DEG, schemas.WIDEST_DEG)
     return [
-        schemas.Pose(position=tuple(position), wxyz=tuple(wxyz))
-        for position, wxyz in zip(placed[:, :3, 3].tolist(), quaternions.tolist())
+        schemas.Pose(position=tuple(position), wxyz=tuple(wxyz), fov_deg=width)
+        for position, wxyz, width in zip(placed[:, :3, 3].tolist(), quaternions.tolist(), widths.tolist())
     ]
+
+
+def fov_deg(cameras: Cameras) -> Tensor:
+    """How wide cameras [F] see, float64 [F]."""
+    focal = cameras.intrinsics[..., 0, 0].double().cpu()
+    return torch.rad2deg(2 * torch.atan(cameras.width / 2 / focal))
 
 
 def _through(start: Cameras, request: schemas.PathRequest, chunk: int, unit: float) -> tuple[Cameras, list[str]]:
@@ -135,9 +154,11 @@ def _straight(stops: Cameras, legs: Tensor, frames: int) -> Cameras:
     leg = (torch.searchsorted(ends, times, right=True) - 1).clamp(0, len(legs) - 1)
     share = (times - ends[leg]) / legs[leg].clamp_min(1e-9)
     poses = stops.camera_from_world.double()
-    walked = motions.interpolate(poses[leg], poses[leg + 1], share.clamp(0, 1)).to(stops.camera_from_world)
+    share = share.clamp(0, 1)
+    walked = motions.interpolate(poses[leg], poses[leg + 1], share).to(stops.camera_from_world)
     walked[0] = stops.camera_from_world[0]
-    return replace(stops, camera_from_world=walked, intrinsics=stops.intrinsics[:1].repeat(frames, 1, 1))
+    intrinsics = torch.lerp(stops.intrinsics[leg], stops.intrinsics[leg + 1], share.to(walked)[:, None, None])
+    return replace(stops, camera_from_world=walked, intrinsics=intrinsics)
 
 
 def _check_length(frames: int, chunk: int) -> None:
@@ -148,7 +169,7 @@ def _check_length(frames: int, chunk: int) -> None:
 
 
 def natural_frames(stops: Cameras, unit: float = 1.0) -> Tensor:
-    """[K - 1]: how long a person would take from stop to stop [K], in frames: the slower of walking and turning.
+    """[K - 1]: how long a person would take from stop to stop [K], in frames: the slowest of walking, turning, zooming.
 
     unit: a metre in world units."""
     placed = stops.world_from_camera.double()
@@ -156,4 +177,5 @@ def natural_frames(stops: Cameras, unit: float = 1.0) -> Tensor:
     turns = placed[:-1, :3, :3].mT @ placed[1:, :3, :3]
     cosine = ((turns.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2).clamp(-1, 1)
     angles = torch.rad2deg(torch.arccos(cosine))
+    angles = torch.maximum(angles, fov_deg(stops).diff().abs())
     return torch.maximum(steps / SPEED, angles / TURN_SPEED_DEG)

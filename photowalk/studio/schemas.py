@@ -10,7 +10,8 @@ Identifier = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Prompt = Annotated[str, Field(max_length=4000)]
 Title = Annotated[str, Field(min_length=1, max_length=120)]
-FovDeg = Annotated[float, Field(ge=5, le=150)]
+NARROWEST_DEG, WIDEST_DEG = 5.0, 150.0
+FovDeg = Annotated[float, Field(ge=NARROWEST_DEG, le=WIDEST_DEG)]
 Scale = Annotated[float, Field(gt=0.01, lt=100)]
 Coordinate = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
 Sentence = Annotated[str, Field(min_length=1, max_length=4000)]
@@ -161,6 +162,7 @@ class Pose(Value):
 
     position: tuple[Coordinate, Coordinate, Coordinate]
     wxyz: tuple[Coordinate, Coordinate, Coordinate, Coordinate]
+    fov_deg: FovDeg | None = None  # how wide it sees; None: as the walk's last frame
 
 
 class Plan(Value):

@@ -21,6 +21,7 @@ from photowalk.studio.errors import StudioError
 from photowalk.studio.service import Studio
 from photowalk.studio.site import create_site
 from photowalk.studio.viewer import Viewer
+from photowalk.studio.worker import Place
 
 DEFAULT_PORT = 8008
 
@@ -52,15 +53,17 @@ def serve(
     root: Path,
     *,
     preset: str,
+    place: Place,
     captioner: str,
     address: Address,
     users: list[str],
     opened: str | None,
     open_browser: bool,
 ) -> None:
-    """Serve until interrupted. `opened`, a photo or a world folder, is shown first. Prints the links to open."""
+    """Serve until interrupted. `opened`, a photo or a world folder, is shown first; `place`, which another process
+    calls, says where the networks lie. Prints the links to open."""
     access = choose_access(root, address.host, users)
-    studio = Studio(root, preset=preset, captioner=captioner)
+    studio = Studio(root, preset=preset, place=place, captioner=captioner)
     first = "" if opened is None else _open(studio, next(iter(access.tokens), access.open_to or "me"), Path(opened))
     app = create_studio_app(studio, access)
     listening = _listen(address)

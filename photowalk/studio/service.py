@@ -5,6 +5,7 @@ It joins the library, the queue and what is shown of worlds. It knows nothing of
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from contextlib import suppress
@@ -28,13 +29,15 @@ from photowalk.studio.horizon import Up, up_of
 from photowalk.studio.job_queue import JobQueue
 from photowalk.studio.library import About, Library, new_identifier
 from photowalk.studio.scenery import Scenery, SceneryCache
-from photowalk.studio.worker import LoadPreset
+from photowalk.studio.worker import LoadPreset, Place
+from photowalk.world.placement import choose_placement
 from photowalk.world.session import World
 
 MAX_WORLDS = 200  # of one user
 EXPORTS = {
     ".mp4": "the walk",
-    **{known.ending: known.what for known in FORMATS if known.ending != ".colmap"},  # which is a folder
+    **{known.ending: known.what for known in FORMATS if known.ending != ".colmap"},
+    ".colmap.zip": "cameras for COLMAP",  # which reads a folder
 }
 _SHOW_THE_SCENE = {known.ending for known in FORMATS if known.scene}
 _MAX_KEYFRAMES = 60  # that a path file becomes in the plan
@@ -45,7 +48,8 @@ class Studio:
     root: Path
     load_preset: LoadPreset = load_preset
     preset: str = "nano"
-    threads: int | None = None  # of the process that generates; None: all cores
+    place: Place = choose_placement  # called by the process that generates: where its networks lie
+    threads: int | None = None  # of that process; None: all cores
     captioner: str = "template"  # writes prompts out: this, or a vision language model by name or folder
     library: Library = field(init=False)
     queue: JobQueue = field(init=False)
@@ -53,7 +57,7 @@ class Studio:
 
     def __post_init__(self) -> None:
         self.library = Library(self.root)
-        self.queue = JobQueue(self.library, self.load_preset, self.preset, threads=self.threads)
+        self.queue = JobQueue(self.library, self.load_preset, self.preset, place=self.place, threads=self.threads)
         self.sceneries = SceneryCache()
         self._preset = self.load_preset(self.preset)  # raises for a name that is none, before anything is served
 
@@ -185,7 +189,7 @@ class Studio:
         except ValueError as error:
             raise StudioError(str(error).replace(str(file), "the file")) from error
         finally:
-            file.unlink(missing_ok=True)
+            shutil.rmtree(file) if file.is_dir() else file.unlink(missing_ok=True)
         placed = paths.reanchor(path.resized(start.height, start.width), start)
         every = max(1, -(-len(placed) // _MAX_KEYFRAMES))
         kept = sorted({*range(every, len(placed), every), len(placed) - 1})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 from functools import cache
 from pathlib import Path
 from typing import Annotated
@@ -15,12 +14,13 @@ from photowalk.studio import schemas
 from photowalk.studio.access import COOKIE, Access
 from photowalk.studio.api import User
 from photowalk.studio.errors import NotFoundError
-from photowalk.studio.viewer import INDEX, Viewer
+from photowalk.studio.viewer import Viewer
+from photowalk.studio.viewer_client import INDEX, Asset, ViewerClient, kind_of
 
 STATIC = Path(__file__).parent / "static"
 _SCRIPTS = ("studio", "talk", "scene", "strip", "branches", "jobs")
 _ASSETS = {f"{name}.js": "text/javascript" for name in _SCRIPTS}
-_ASSETS |= {"studio.css": "text/css", "icon.svg": "image/svg+xml"}
+_ASSETS |= {"studio.css": "text/css", "viewer.css": "text/css", "icon.svg": "image/svg+xml"}
 _MONTH = 30 * 24 * 3600
 
 
@@ -53,10 +53,14 @@ def create_site(viewer: Viewer) -> APIRouter:
 
     @router.get("/scene/")
     def scene(user: User, request: Request) -> Response:
-        headers = {"cache-control": "private, max-age=3600", "vary": "accept-encoding"}
-        if "gzip" in request.headers.get("accept-encoding", ""):
-            return Response(_packed(), media_type="text/html", headers={**headers, "content-encoding": "gzip"})
-        return FileResponse(INDEX, headers=headers)
+        return _answer(request, _client().page, "text/html", "private, max-age=3600")
+
+    @router.get("/scene/client/{name}")
+    def client(user: User, request: Request, name: str) -> Response:
+        file = _client().files.get(name)
+        if file is None:
+            raise HTTPException(404, "there is no such file")
+        return _answer(request, file, kind_of(name), "private, max-age=31536000, immutable")
 
     @router.websocket("/scene/{page}/{world}/{drawing}")
     async def socket(browser: WebSocket, page: str, world: str, drawing: str) -> None:
@@ -79,6 +83,10 @@ def create_site(viewer: Viewer) -> APIRouter:
         """The browser does not keep up: draw less."""
         return {"drawn": _page(viewer, user, page).draw_less()}
 
+    @router.post("/scene/{page}/keyframes", status_code=204)
+    def take_keyframes(user: User, page: str, poses: Annotated[list[schemas.Pose], Field(max_length=200)]) -> None:
+        _page(viewer, user, page).take_keyframes(poses)
+
     @router.post("/scene/{page}/refresh", status_code=204)
     def refresh(user: User, page: str) -> None:
         _page(viewer, user, page).refresh()
@@ -94,8 +102,15 @@ def _page(viewer: Viewer, user: str, name: str):
 
 
 @cache
-def _packed() -> bytes:
-    return gzip.compress(INDEX.read_bytes(), 6)
+def _client() -> ViewerClient:
+    return ViewerClient.of(INDEX.read_text(encoding="utf-8"))
+
+
+def _answer(request: Request, file: Asset, kind: str, kept: str) -> Response:
+    headers = {"cache-control": kept, "vary": "accept-encoding"}
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        return Response(file.packed, media_type=kind, headers={**headers, "content-encoding": "gzip"})
+    return Response(file.content, media_type=kind, headers=headers)
 
 
 def _locked(text: str) -> Response:

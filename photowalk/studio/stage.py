@@ -26,10 +26,11 @@ from photowalk.reconstruct.simplify import simplify
 from photowalk.studio import schemas
 from photowalk.studio.horizon import Up
 from photowalk.studio.keyframe_marks import COLOUR as PLANNED
-from photowalk.studio.keyframe_marks import KeyframeMarks
+from photowalk.studio.keyframe_marks import KeyframeMarks, fov_y_of
 from photowalk.studio.scenery import Scenery
 
 FREE, BLOCKED, WALKED, RECALLED = (94, 176, 255), (255, 82, 82), (150, 160, 178), (64, 224, 168)
+_WIDEST = math.radians(110)  # that the eye is opened to fit a wide frame into a narrow window
 _FRUSTUMS = 40  # of a walk, at most
 
 
@@ -138,7 +139,7 @@ class Stage:
                 self._frustum(
                     f"/walk/{frame}",
                     cameras[frame],
-                    scale=(0.04 if special else 0.025) * self._scale,
+                    scale=(0.018 if special else 0.012) * self._scale,
                     color=PLANNED if frame == len(cameras) - 1 else WALKED,
                     image=image,
                 )
@@ -189,7 +190,7 @@ class Stage:
             self._path_cameras.append(
                 self._scene.add_camera_frustum(
                     f"/plan/{index}",
-                    _fov_y(lens),
+                    fov_y_of(pose, lens),
                     lens.width / lens.height,
                     scale=0.03 * self._scale,
                     thickness=1.5,
@@ -238,9 +239,15 @@ class Stage:
             self._client.camera.up_direction = self._up
             self._client.camera.position = position
             self._client.camera.look_at = position + forward * distance
-            self._client.camera.fov = _fov_y(camera) * (1.15 if back else 1.0)
+            self._client.camera.fov = self._fitting(camera)
             self._client.camera.near = 0.01 * self._scale
         self._client.flush()
+
+    def _fitting(self, camera: Cameras) -> float:
+        """How high the eye has to see, in radians, so that what the camera sees fits into the browser's picture."""
+        high = camera.height / 2 / float(camera.intrinsics[1, 1])
+        wide = camera.width / 2 / float(camera.intrinsics[0, 0])
+        return min(2 * math.atan(max(high, wide / self._client.camera.aspect)), _WIDEST)
 
     def turn_on_the_spot(self) -> None:
         """First person: dragging turns the gaze instead of circling around what is looked at."""

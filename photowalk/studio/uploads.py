@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 import zipfile
+import zlib
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,6 +17,8 @@ from photowalk.studio.errors import StudioError, TooLargeError
 from photowalk.studio.library import new_identifier
 
 FORMATS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp", "TIFF": ".tif", "AVIF": ".avif"}  # none that runs programs
+_MODEL = ("images.txt", "cameras.txt", "images.bin", "cameras.bin")
+_NO_ARCHIVE = (zipfile.BadZipFile, OSError, ValueError, RuntimeError, EOFError, zlib.error)
 MAX_PIXELS = 100_000_000
 MAX_UNPACKED_BYTES = 64 << 20
 
@@ -42,21 +45,40 @@ def keep_photo(stream: BinaryIO, folder: Path) -> str:
 
 
 def keep_path(stream: BinaryIO, name: str, folder: Path) -> str:
-    """Store a file of camera poses; only the ending of the client's name is looked at. Raises StudioError."""
+    """Store a file of camera poses, or a folder of a zipped COLMAP model; its new name. Only the ending of the client's
+    name is looked at. Raises StudioError."""
     ending = "." + name.rpartition(".")[2].lower()
-    if ending not in (".npz", ".json", ".txt"):
-        raise StudioError(f"camera paths are read from .npz, .json and .txt, not '{ending[:12]}'")
-    if ending == ".npz":
-        _check_archive(stream)
-    return _keep(stream, folder, ending)
-
-
-def _check_archive(stream: BinaryIO) -> None:
+    if ending not in (".npz", ".json", ".txt", ".zip"):
+        raise StudioError(f"camera paths are read from .npz, .json, .txt and .zip (of COLMAP), not '{ending[:12]}'")
+    if ending not in (".npz", ".zip"):
+        return _keep(stream, folder, ending)
     try:
-        with zipfile.ZipFile(stream) as archive:
-            size = sum(member.file_size for member in archive.infolist())
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise StudioError(f"this is no .npz archive that can be read ({error})") from error
+        archive = zipfile.ZipFile(stream)
+    except _NO_ARCHIVE as error:
+        raise StudioError(f"this is no {ending} archive that can be read ({error})") from error
+    with archive:
+        _check_size(archive)
+        return _keep_model(archive, folder) if ending == ".zip" else _keep(stream, folder, ending)
+
+
+def _keep_model(archive: zipfile.ZipFile, folder: Path) -> str:
+    """Of the archive only files that are called as those of a COLMAP model, wherever in it they lie."""
+    members = {member.filename.rpartition("/")[2]: member for member in archive.infolist()}
+    try:
+        model = {file: archive.read(members[file]) for file in _MODEL if file in members}
+    except _NO_ARCHIVE as error:
+        raise StudioError(f"this archive cannot be unpacked ({error})") from error
+    if not model:
+        raise StudioError("a .zip of camera poses holds a COLMAP model: images and cameras, .txt or .bin")
+    name = new_identifier()
+    (folder / name).mkdir()
+    for file, content in model.items():
+        (folder / name / file).write_bytes(content)
+    return name
+
+
+def _check_size(archive: zipfile.ZipFile) -> None:
+    size = sum(member.file_size for member in archive.infolist())
     if size > MAX_UNPACKED_BYTES:
         raise TooLargeError(
             f"the archive unpacks to {size >> 20} MiB, more than {MAX_UNPACKED_BYTES >> 20}; no path is so long"

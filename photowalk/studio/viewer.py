@@ -13,7 +13,6 @@ import io
 import secrets
 import socket
 import threading
-from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import viser
@@ -22,8 +21,6 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from photowalk.studio.page import Page
 from photowalk.studio.service import Studio
-
-INDEX = Path(viser.__file__).parent / "client" / "build" / "index.html"
 
 
 class Viewer:
@@ -37,7 +34,9 @@ class Viewer:
         # viser opens a public tunnel through somebody else's machine for whoever asks over its socket; nobody may here
         self._server.request_share_url = lambda verbose=True: None
         self._server.scene.set_up_direction("-y")
-        self._server.scene.configure_default_lights(enabled=False, cast_shadow=False)  # nothing here is lit
+        # Nothing here is lit. Preparing the light of a surrounding takes seconds where there is no GPU.
+        self._server.scene.configure_default_lights(enabled=False, cast_shadow=False)
+        self._server.scene.configure_environment_map(None)
         self._server.on_client_connect(self._connected)
         self._server.on_client_disconnect(self._disconnected)
 
@@ -78,8 +77,14 @@ class Viewer:
         name = (query["user"], query["page"])
         page = Page(client, self._studio, query["user"], query["world"], software=query["software"] == "1")
         with self._lock:
+            before = self._pages.get(name)  # of a connection that was lost
             self._pages[name] = page
             self._clients[client.client_id] = name
+        if before is not None:
+            before.close()
+        if client.client_id not in self._server.get_clients():
+            self._disconnected(client)  # it left while its page was being built
+            return
         page.show()
 
     def _disconnected(self, client: viser.ClientHandle) -> None:

@@ -11,6 +11,7 @@ import io
 import os
 import queue
 import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -29,12 +30,14 @@ from photowalk.presets import Preset
 from photowalk.scene.images import to_bytes
 from photowalk.studio import schemas
 from photowalk.world.generator import Generator
+from photowalk.world.placement import Placement
 from photowalk.world.progress import Cancelled, Progress
 from photowalk.world.session import World
 from photowalk.world.store import Manifest, WorldStore
 from photowalk.world.wording import caption_scene
 
 LoadPreset = Callable[[str], Preset]
+Place = Callable[[], Placement]
 PREVIEW_SECONDS = 0.5  # at most two pictures a second
 
 
@@ -73,22 +76,22 @@ class _Yielded(Exception):
     """Raised between two chunks to let somebody else have a turn."""
 
 
-def work(connection: Connection, load_preset: LoadPreset, threads: int | None) -> None:
-    """Take tasks from the connection until it closes."""
+def work(connection: Connection, load_preset: LoadPreset, place: Place, threads: int | None) -> None:
+    """Take tasks from the connection until it closes. `place` is called here, where the networks will be."""
     os.nice(5)  # answers to people come first
     if threads is not None:
         torch.set_num_threads(threads)
-    worker = _Worker(connection, load_preset)
+    worker = _Worker(connection, load_preset, place)
     threading.Thread(target=worker.listen, daemon=True).start()
     worker.run()
 
 
 class _Worker:
-    def __init__(self, connection: Connection, load_preset: LoadPreset) -> None:
-        self._connection, self._load_preset = connection, load_preset
+    def __init__(self, connection: Connection, load_preset: LoadPreset, place: Place) -> None:
+        self._connection, self._load_preset, self._place = connection, load_preset, place
         self._tasks: queue.SimpleQueue[Task] = queue.SimpleQueue()
         self._wish: tuple[str, str] | None = None  # a job and what is wanted of it: cancel, yield
-        self._generators: dict[str, Generator] = {}
+        self._generators: dict[tuple[str, tuple[int, int]], Generator] = {}  # by preset and size of the frames
         self._captioners: dict[str, Captioner] = {}
         self._world: tuple[Path, World] | None = None  # the last one, whose frames need not be read again
         self._sending = threading.Lock()
@@ -136,11 +139,12 @@ class _Worker:
         else:
             watch(Progress("export", 0, 1))
             task.exports.mkdir(exist_ok=True)
-            World.open(task.folder).export([task.exports / f"world{order.ending}"])
+            _export(World.open(task.folder), task.exports / f"world{order.ending}")
         return ""
 
     def _extend(self, task: Task, order: schemas.Extend, watch: _Watch) -> str:
-        world, notes = self._opened(task.folder, order.steps), []
+        notes: list[str] = []
+        world = self._opened(task.folder, order.steps, notes.append)
         manifest = WorldStore(task.folder).manifest
         if manifest.job is not None or len(manifest.chunks) > task.base:
             if manifest.job is not None or not (task.folder / "walk.mp4").exists():
@@ -151,7 +155,7 @@ class _Worker:
         return "; ".join(notes)
 
     def _expand(self, task: Task, order: schemas.Expand) -> str:
-        world = World.open(task.folder, self._generator(WorldStore(task.folder).manifest.preset))
+        world = self._opened(task.folder)
         if order.captioner not in self._captioners:
             self._captioners[order.captioner] = load_captioner(order.captioner, world.generator.placement.device)
         cameras = _cameras(task.uploads / order.cameras, world)
@@ -186,8 +190,7 @@ class _Worker:
     ) -> None:
         """The world of a photo alone. One that is there already is replaced when the new one is done, which keeps what
         was `corrected` in it."""
-        preset = self._load_preset(task.preset)
-        preset = replace(preset, assemble=lambda _: self._generator(task.preset))
+        preset = self._loaded(task.preset)
         new, old = task.folder.with_name("world.new"), task.folder.with_name("world.old")
         for leftover in (new, old):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -202,20 +205,29 @@ class _Worker:
         new.rename(task.folder)
         shutil.rmtree(old, ignore_errors=True)
 
-    def _opened(self, folder: Path, steps: int | None) -> World:
-        generator = self._generator(WorldStore(folder).manifest.preset)
-        if steps is not None:
-            sampler = replace(generator.sampler, steps=steps)  # ty: ignore[invalid-argument-type]
-            return World.open(folder, replace(generator, sampler=sampler))
+    def _opened(self, folder: Path, steps: int | None = None, on_note: Callable[[str], None] = lambda _: None) -> World:
         if self._world is None or self._world[0] != folder:
-            self._world = (folder, World.open(folder, generator))
-        return self._world[1]
+            store = WorldStore(folder)
+            size = (store.manifest.height, store.manifest.width)
+            self._world = (folder, World(store, preset=self._loaded(store.manifest.preset, size, on_note)))
+        world = self._world[1]
+        if steps is None:
+            return world
+        sampler = replace(world.generator.sampler, steps=steps)  # ty: ignore[invalid-argument-type]
+        return World.open(folder, replace(world.generator, sampler=sampler))
 
-    def _generator(self, preset: str) -> Generator:
-        if preset not in self._generators:
+    def _loaded(
+        self, name: str, size: tuple[int, int] | None = None, on_note: Callable[[str], None] = lambda _: None
+    ) -> Preset:
+        """A preset for frames of `size`, its own if none is given, whose networks are loaded only once."""
+        preset = self._load_preset(name)
+        size = size or (preset.height, preset.width)
+        if (name, size) not in self._generators:
             self._generators.clear()  # one at a time: networks are large
-            self._generators[preset] = self._load_preset(preset).build()
-        return self._generators[preset]
+            self._world = None
+            self._generators[name, size] = preset.build(self._place(), size=size, on_note=on_note)
+        generator = self._generators[name, size]
+        return replace(preset, assemble=lambda _: generator, footprint=None)
 
     def step(self, job: str, progress: Progress, preview: bytes | None) -> None:
         """Tell, and do what was wished for meanwhile."""
@@ -255,6 +267,16 @@ class _Watch:
         buffer = io.BytesIO()
         picture.save(buffer, "JPEG", quality=85)
         return buffer.getvalue()
+
+
+def _export(world: World, file: Path) -> None:
+    if file.suffix != ".zip":
+        world.export([file])
+        return
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".") as folder:
+        made = Path(folder) / file.stem
+        world.export([made])
+        Path(shutil.make_archive(f"{folder}/packed", "zip", made)).replace(file)
 
 
 def _cameras(file: Path, world: World) -> Cameras:

@@ -7,6 +7,7 @@ import viser
 
 from photowalk.studio import planning
 from photowalk.studio.memory_picture import seen_from
+from photowalk.studio.panels.choice import Choice
 from photowalk.studio.panels.correct import CorrectPanel
 from photowalk.studio.snippets import facts
 from photowalk.studio.visit import QUIET, Visit
@@ -28,8 +29,7 @@ class ExplorePanel:
         self._chunks.on_update(visit.does(self.draw))
         self._cameras.on_update(visit.does(self._draw_cameras))
         with gui.add_folder("Move"):
-            self._mode = gui.add_button_group("Drag to", (_ORBIT, _FIRST_PERSON))
-            self._mode.on_click(visit.does(self._turn))
+            self._mode = Choice(visit, "Drag to", (_ORBIT, _FIRST_PERSON), self._turn)
             self.frame = gui.add_number("Frame", 0, min=0, step=1, hint="Stand where this frame was taken")
             gui.add_button("Stand there", color=QUIET, icon=viser.Icon.CAMERA).on_click(
                 visit.does(lambda: self.look_at_frame(int(self.frame.value)))

@@ -11,7 +11,11 @@ from photowalk.studio.panels.plan import PlanPanel
 from photowalk.studio.snippets import hint
 from photowalk.studio.visit import BRAND, QUIET, Visit
 
-_QUALITIES: dict[str, int | None] = {"As trained (fast)": None, "Fine (twice the steps)": 8, "Draft (one step)": 1}
+_OF_NANO: dict[str, int | None] = {"As trained (fast)": None, "Fine (twice the steps)": 8, "Draft (one step)": 1}
+_OF_OTHERS: dict[str, int | None] = {
+    "As the preset says": None,
+    **{f"{steps} steps": steps for steps in (50, 20, 10, 4)},
+}
 
 
 class GeneratePanel:
@@ -28,7 +32,8 @@ class GeneratePanel:
         gui.add_button("Re-roll", color=QUIET, icon=viser.Icon.DICE).on_click(
             lambda _: setattr(self._seed, "value", random.randrange(2**31))
         )
-        self._quality = gui.add_dropdown("Quality", tuple(_QUALITIES))
+        self._steps = _OF_NANO if visit.studio.preset == "nano" else _OF_OTHERS
+        self._quality = gui.add_dropdown("Quality", tuple(self._steps))
         self._offer = gui.add_html(hint("Plan a walk first, or generate what the Plan tab says."))
         gui.add_button("Generate", icon=viser.Icon.WAND, color=BRAND).on_click(visit.does(self._generate))
         self._rest = gui.add_button(
@@ -75,7 +80,7 @@ class GeneratePanel:
                 **request,
                 prompt=self._prompt.value.strip() or None,
                 seed=int(self._seed.value),
-                steps=_QUALITIES[self._quality.value],
+                steps=self._steps[self._quality.value],
             ),
         )
         if request["keyframes"]:

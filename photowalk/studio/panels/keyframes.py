@@ -9,12 +9,15 @@ import numpy as np
 import viser
 
 from photowalk.studio import planning, schemas
+from photowalk.studio.keyframe_edits import place_along, pulled
 from photowalk.studio.visit import QUIET, Visit
 
 RECORD_SECONDS, RECORD_KEYFRAMES = 0.4, 60
 _NEAR = 0.02  # of the photo's reference depth: keyframes closer than this are not recorded twice
+_LENSES = (15.0, 120.0)
 _NONE: tuple[str, ...] = ("none yet",)
 _SEE, _SET, _COPY, _DELETE = "Go to", "Set", "Copy", "Delete"
+_FIRST, _BACK, _NEXT, _LAST = "First", "Back", "Next", "Last"
 _SPLINES: dict[str, schemas.Spline] = {"Round": "round", "Straight": "straight"}
 
 
@@ -25,7 +28,7 @@ class KeyframeList:
         self._visit, self._frame, self._changed = visit, frame, changed
         self.poses: list[schemas.Pose] = []
         self.chosen = -1
-        self._recorded = 0.0
+        self._recorded = self._fov_shown = 0.0
         gui = visit.gui
         gui.add_button("Add from my view", color=QUIET, icon=viser.Icon.PLUS).on_click(visit.does(self.add))
         gui.add_button("Add: come back to the frame", color=QUIET, icon=viser.Icon.ARROW_BACK_UP).on_click(
@@ -33,14 +36,24 @@ class KeyframeList:
         )
         self._list = gui.add_dropdown("Chosen", _NONE, disabled=True)
         self._list.on_update(visit.does(self._choose))
+        self._step = gui.add_button_group("", (_FIRST, _BACK, _NEXT, _LAST), hint="Choose another, and look from it")
+        self._step.on_click(visit.does(self._stepped))
         self._edit = gui.add_button_group("", (_SEE, _SET, _COPY, _DELETE), hint="Set: to where you look from now")
         self._edit.on_click(visit.does(self._edited))
         self._recording = gui.add_checkbox("Record while I walk", False)
-        self._spline = gui.add_dropdown("Way between them", tuple(_SPLINES))
-        self._loop = gui.add_checkbox("Back to where it began", False)
-        self._constant = gui.add_checkbox("Constant speed", False)
-        self._speed = gui.add_slider("Speed", 0.25, 4.0, 0.25, 1.0, hint="1: as a person walks")
-        self._length = gui.add_number("Frames (0: by speed)", 0, min=0, step=1)
+        with gui.add_folder("Lens and neighbours", expand_by_default=False):
+            self._fov = gui.add_slider("Degrees wide", *_LENSES, 0.5, 60.0, hint="What the chosen keyframe sees")
+            self._fov.on_update(visit.does(self._zoom))
+            gui.add_button("This lens for all", color=QUIET).on_click(visit.does(self._zoom_all))
+            self._reach = gui.add_slider(
+                "Pull along", 0, 5, 1, 0, hint="How many keyframes on each side follow the handles"
+            )
+        with gui.add_folder("The way between them", expand_by_default=False):
+            self._spline = gui.add_dropdown("Shape", tuple(_SPLINES))
+            self._loop = gui.add_checkbox("Back to its start", False)
+            self._constant = gui.add_checkbox("Constant speed", False)
+            self._speed = gui.add_slider("Speed", 0.25, 4.0, 0.25, 1.0, hint="1: as a person walks")
+            self._length = gui.add_number("Frames", 0, min=0, step=1, hint="0: as many as the speed takes")
         for widget in (self._spline, self._loop, self._constant, self._speed, self._length):
             widget.on_update(visit.does(self._way_changed))
         gui.add_button("Clear all", color=QUIET).on_click(visit.does(lambda: self.replace([])))
@@ -61,6 +74,11 @@ class KeyframeList:
     def replace(self, poses: list[schemas.Pose]) -> None:
         self.poses, self.chosen = poses, len(poses) - 1
         self._refresh()
+
+    def split(self, path: list[schemas.Pose], index: int) -> None:
+        """A keyframe at a pose of the planned path, which passes by the others in their order."""
+        self.chosen = place_along(self.poses, path, index) - 1
+        self._insert(path[index])
 
     def walked(self) -> None:
         """They are being made now; the line stays until the frames are there."""
@@ -87,12 +105,17 @@ class KeyframeList:
     def draw(self) -> None:
         """Frustums of all, and handles at the chosen one."""
         if self._visit.scenery is not None:
-            lens, dropped = self._visit.scenery.cameras[-1], self._visit.guarded(self._changed)
+            lens, dropped = self._visit.scenery.cameras[-1], self._visit.guarded(self._dropped)
             self._visit.stage.show_keyframes(self.poses, self.chosen, lens, self._moved, dropped)
 
     def _moved(self, index: int, pose: schemas.Pose) -> None:
         if index < len(self.poses):
-            self.poses[index] = pose
+            self.poses = pulled(self.poses, index, pose, int(self._reach.value))
+
+    def _dropped(self) -> None:
+        if self._reach.value:
+            self.draw()
+        self._changed()
 
     def _insert(self, pose: schemas.Pose) -> None:
         self.chosen += 1
@@ -110,8 +133,7 @@ class KeyframeList:
             raise ValueError("there are no keyframes yet; add one from your view")
         pose = self.poses[self.chosen]
         if self._edit.value == _SEE:
-            lens = self._visit.needed().cameras[-1]
-            self._visit.stage.look_from(planning.camera_at(pose, lens))
+            self._look()
         elif self._edit.value == _COPY:
             self._insert(pose)
         elif self._edit.value == _SET:
@@ -122,10 +144,39 @@ class KeyframeList:
             self.chosen = min(self.chosen, len(self.poses) - 1)
             self._refresh()
 
+    def _stepped(self) -> None:
+        if self.poses:
+            last = len(self.poses) - 1
+            wanted = {_FIRST: 0, _BACK: self.chosen - 1, _NEXT: self.chosen + 1, _LAST: last}[self._step.value]
+            self.chosen = min(max(wanted, 0), last)
+            self._show()
+            self.draw()
+            self._look()
+
+    def _look(self) -> None:
+        lens = self._visit.needed().cameras[-1]
+        self._visit.stage.look_from(planning.camera_at(self.poses[self.chosen], lens))
+
+    def _zoom(self) -> None:
+        if self.poses and self._fov.value != self._fov_shown:
+            self._fov_shown = self._fov.value
+            self.poses[self.chosen] = self.poses[self.chosen].model_copy(update={"fov_deg": self._fov.value})
+            self.draw()
+            self._changed()
+
+    def _zoom_all(self) -> None:
+        self.poses = [pose.model_copy(update={"fov_deg": self._fov.value}) for pose in self.poses]
+        self._refresh()
+
+    def _width(self, pose: schemas.Pose) -> float:
+        cameras = self._visit.needed().cameras
+        return float(planning.fov_deg(cameras[-1:])[0]) if pose.fov_deg is None else pose.fov_deg
+
     def _choose(self) -> None:
         name = self._list.value
         if name.startswith("Keyframe ") and int(name.split()[1]) - 1 != self.chosen:
             self.chosen = int(name.split()[1]) - 1
+            self._show()
             self.draw()
             self._changed()
 
@@ -143,3 +194,6 @@ class KeyframeList:
         self._list.disabled = not self.poses
         if self.poses:
             self._list.value = f"Keyframe {self.chosen + 1}"
+            width = round(2 * self._width(self.poses[self.chosen])) / 2
+            self._fov_shown = min(max(width, _LENSES[0]), _LENSES[1])
+            self._fov.value = self._fov_shown

@@ -9,8 +9,10 @@ from collections.abc import Callable
 import numpy as np
 import viser
 
+from photowalk.geometry.paths import PRESETS
 from photowalk.studio import planning, schemas
 from photowalk.studio.memory_picture import seen_from
+from photowalk.studio.panels.choice import Choice
 from photowalk.studio.panels.keyframes import KeyframeList
 from photowalk.studio.snippets import facts, hint, notes
 from photowalk.studio.visit import BRAND, QUIET, Visit
@@ -21,13 +23,13 @@ _LOOKS_A_SECOND = 8  # of flying along
 _EXAMPLES = {
     "Choose an example ...": "",
     "Step forward": "forward 1",
-    "Look around and come back": "look_around",
-    "Walk an oval": "walk",
     "Turn left, go on": "left 40deg, forward 1",
     "Rise and look down": "up 0.5, down 15deg",
     "Around the middle": "orbit left 30deg",
     "Back to the photo": "back to start",
+    **{f"Preset: {name.replace('_', ' ')}": name for name in PRESETS},
 }
+_KEYFRAME_EVERY = 20  # frames of a plan that becomes keyframes
 
 
 class PlanPanel:
@@ -37,8 +39,7 @@ class PlanPanel:
         self._visit, self._plan, self._flying = visit, None, False
         self.offer: Callable[[str], None] = lambda _: None
         gui = visit.gui
-        self._kind = gui.add_button_group("Plan", (_BY_WORDS, _BY_KEYFRAMES))
-        self._kind.on_click(visit.does(self._switch))
+        self._kind = Choice(visit, "Plan", (_BY_WORDS, _BY_KEYFRAMES), self._switch)
         self._words_folder = gui.add_folder("Where to?")
         with self._words_folder:
             self._words = gui.add_text("Walk", "forward 1, left 30deg")
@@ -52,10 +53,16 @@ class PlanPanel:
         self._text = gui.add_html(hint(_NOTHING))
         self._along = gui.add_slider("Along the way", 0.0, 1.0, 0.01, 0.0, visible=False)
         self._along.on_update(visit.does(self._look_ahead))
+        self._here = gui.add_button("Add a keyframe here", color=QUIET, icon=viser.Icon.PLUS, visible=False)
+        self._here.on_click(visit.does(self._split))
         self._seen = gui.add_image(np.zeros((4, 4, 3), np.uint8), visible=False)
-        self._fly_speed = gui.add_slider("Flying speed", 0.25, 4.0, 0.25, 2.0, visible=False)
+        self._fly_speed = gui.add_slider(
+            "Flying speed", -4.0, 4.0, 0.5, 2.0, visible=False, hint="Below 0: backwards; 0: stand still"
+        )
         self._fly_button = gui.add_button("Fly along", color=QUIET, icon=viser.Icon.PLAYER_PLAY)
         self._fly_button.on_click(lambda _: self._fly())
+        self._turn_into_keys = gui.add_button("Edit as keyframes", color=QUIET, visible=False)
+        self._turn_into_keys.on_click(visit.does(self._edit_as_keyframes))
         with gui.add_folder("Paths in files", expand_by_default=False):
             load = gui.add_upload_button("Load keyframes", color=QUIET, icon=viser.Icon.UPLOAD)
             load.on_upload(visit.does(lambda: self._load(load.value)))
@@ -110,7 +117,7 @@ class PlanPanel:
             self.preview()
 
     def _keys_changed(self) -> None:
-        self._kind.value = _BY_KEYFRAMES
+        self._kind.choose(_BY_KEYFRAMES)
         self._switch()
         if self.keys.poses:
             self.preview()
@@ -118,12 +125,31 @@ class PlanPanel:
             self.forget()
 
     def _show_along(self, visible: bool) -> None:
-        self._along.visible = self._seen.visible = self._fly_speed.visible = visible
+        for widget in (self._along, self._seen, self._fly_speed):
+            widget.visible = visible
+        self._here.visible = visible and self.by_keyframes
+        self._turn_into_keys.visible = visible and not self.by_keyframes
+
+    def _split(self) -> None:
+        if self._plan is not None:
+            self.keys.split(self._plan.poses, self._ahead)
+
+    def _edit_as_keyframes(self) -> None:
+        if self._plan is not None:
+            last = len(self._plan.poses) - 1
+            kept = sorted({*range(_KEYFRAME_EVERY, last, _KEYFRAME_EVERY), last})
+            self.keys.replace([self._plan.poses[index] for index in kept])
 
     def _look_ahead(self) -> None:
         """What is known of the place, seen from a point of the way."""
         if self._plan is not None:
-            self._picture(self._plan.poses[round(self._along.value * (len(self._plan.poses) - 1))])
+            self._picture(self._plan.poses[self._ahead])
+
+    @property
+    def _ahead(self) -> int:
+        """The frame of the plan that is looked at."""
+        assert self._plan is not None
+        return round(self._along.value * (len(self._plan.poses) - 1))
 
     def _picture(self, pose: schemas.Pose) -> None:
         scenery = self._visit.needed()
@@ -137,18 +163,26 @@ class PlanPanel:
             self._flying = False  # a second press stops it
             return
         cameras = planning.cameras_at(self._plan.poses, self._visit.needed().cameras[-1])
-        self._flying, at = True, 0.0
+        self._flying, at = True, 0.0 if self._fly_speed.value >= 0 else len(cameras) - 1.0
         self._fly_button.label = "Stop"
-        while self._flying and at < len(cameras):
+        while self._flying and 0 <= at < len(cameras):
             self._visit.stage.look_from(cameras[int(at)])
             time.sleep(1 / _LOOKS_A_SECOND)
             at += self._fly_speed.value * planning.FRAMES_PER_SECOND / _LOOKS_A_SECOND
         self._flying = False
         self._fly_button.label = "Fly along"
 
+    def stop(self) -> None:
+        """Nobody looks any more."""
+        self._flying = False
+
+    def take(self, poses: list[schemas.Pose]) -> None:
+        """Plan by these keyframes."""
+        self.keys.replace(poses)
+
     def _load(self, upload: viser.UploadedFile) -> None:
         visit = self._visit
-        self.keys.replace(visit.studio.read_path(visit.user, visit.world, io.BytesIO(upload.content), upload.name))
+        self.take(visit.studio.read_path(visit.user, visit.world, io.BytesIO(upload.content), upload.name))
 
     def _save(self, ending: str) -> None:
         scenery = self._visit.needed()

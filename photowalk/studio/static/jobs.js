@@ -1,5 +1,6 @@
 // The cards of jobs, kept true by the studio's events.
 
+import { revive } from "./scene.js";
 import { $, ask, changed, element, state, toast, trying } from "./talk.js";
 
 const KINDS = { create: "Making the world", correct: "Correcting the lens", expand: "Writing the prompt", extend: "Walking on", reconstruct: "Making splats", export: "Writing a file" };
@@ -84,12 +85,29 @@ function fill(box, job) {
   return box;
 }
 
-export function listen(showLanding) {
-  const events = new EventSource("/api/events");
-  events.onmessage = (message) => {
+// A page that is not looked at does not listen: a browser keeps few connections to one address open at a time.
+let events = null;
+export function listen(landing) {
+  document.addEventListener("visibilitychange", () => (document.hidden ? events?.close() : connect(landing)));
+  connect(landing);
+}
+
+function connect(landing) {
+  if (document.hidden) return;
+  events?.close();
+  const own = (events = new EventSource("/api/events"));
+  let first = true; // what has changed before a connection, or between two, nobody tells
+  own.onopen = () => (first = true);
+  own.onerror = () => {
+    if (own.readyState === EventSource.CLOSED && own === events) setTimeout(() => own === events && connect(landing), 3000);
+  };
+  own.onmessage = (message) => {
     const before = new Map(state.jobs.map((job) => [job.id, job]));
     state.jobs = JSON.parse(message.data);
-    let mine = false, any = false;
+    let mine = first && state.jobs.some((job) => job.world === state.world?.id);
+    let any = first && state.worlds.some((world) => !world.ready);
+    if (first && before.size) revive();
+    first = false;
     for (const job of state.jobs) {
       const old = before.get(job.id);
       const moved = old && (old.state !== job.state || old.progress.chunk !== job.progress.chunk);
@@ -100,6 +118,6 @@ export function listen(showLanding) {
     }
     showJobs();
     if (mine) changed();
-    else if (any && !state.shown) showLanding(); // not while a world is being opened
+    else if (any && !state.shown) landing(); // not while a world is being opened
   };
 }

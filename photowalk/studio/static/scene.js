@@ -1,6 +1,6 @@
 // The 3D viewer in its frame: its address, when it is there, whether it keeps up, and what it leaves open.
 
-import { $, ask, element, state, toast } from "./talk.js";
+import { $, ask, state, toast } from "./talk.js";
 
 const SLOWEST_FPS = 5; // below which the viewer is given less to draw
 
@@ -40,6 +40,15 @@ async function connected(page, tries) {
   uncover();
 }
 
+// A studio that was started again does not know this page's viewer: begin anew.
+export async function revive() {
+  const world = state.shown;
+  if (!world || !state.there || (await ask("GET", `/scene/${state.page}/there`).catch(() => true))) return;
+  if (state.shown !== world) return;
+  state.shown = "";
+  showScene(world);
+}
+
 function drawing() {
   const gl = document.createElement("canvas").getContext("webgl2");
   const about = gl?.getExtension("WEBGL_debug_renderer_info");
@@ -71,24 +80,32 @@ export function watchSpeed() {
   setTimeout(() => { since = performance.now(); inner.requestAnimationFrame(count); }, 3000);
 }
 
-// What the viewer's own page leaves open: its notice for machines without a GPU would cover the jobs, so a shorter one
-// stands in for it; and labels that name no field are tied to theirs, for those who do not see them.
-// On a phone its panel becomes a sheet over the whole width.
-const SHEET = `@media (max-width: 720px) {
-  .mantine-Paper-root:has([role=tablist]) { left: 0 !important; right: 0 !important; width: 100% !important; max-width: none !important; max-height: 45% !important; }
-  .mantine-Paper-root:has([role=tablist]) .mantine-ScrollArea-content > div { width: 100% !important; }
-}`;
+// Where there is no keyboard, buttons hold the viewer's walking keys down.
+export function offerPad() {
+  for (const button of $("pad").children) {
+    const tell = (kind) => $("scene").contentDocument?.body.dispatchEvent(new KeyboardEvent(kind, { code: button.dataset.key, bubbles: true }));
+    button.onpointerdown = () => tell("keydown");
+    button.onpointerup = button.onpointerleave = button.onpointercancel = () => tell("keyup");
+    button.oncontextmenu = (event) => event.preventDefault();
+  }
+}
 
+// What the viewer's own page leaves open: its notice for machines without a GPU would cover the jobs, so a shorter one
+// stands in for it; the chosen one of a row of buttons is known by its tick alone; and labels that name no field are
+// tied to theirs, for those who do not see them.
+let told = false;
 export function amend(inner) {
-  inner.head.append(element("style", {}, SHEET));
-  let planned = false, told = false;
+  let planned = false;
   const look = () => {
     planned = false;
-    for (const box of told ? [] : inner.querySelectorAll("[role=alert]")) {
+    for (const box of inner.querySelectorAll("[role=alert]")) {
       if (!box.textContent.includes("Software WebGL")) continue;
       box.querySelector("button")?.click();
-      toast("This browser draws without a GPU, so less detail is shown.");
+      if (!told) toast("This browser draws without a GPU, so less detail is shown.");
       told = true;
+    }
+    for (const button of inner.querySelectorAll("button[data-variant=outline]")) {
+      button.dataset.chosen = button.textContent.startsWith("\u2713");
     }
     for (const label of inner.querySelectorAll("label[for]")) {
       if (inner.getElementById(label.htmlFor)) continue;
@@ -102,5 +119,5 @@ export function amend(inner) {
     planned = true;
     setTimeout(look, 100);
   };
-  new MutationObserver(soon).observe(inner.body, { childList: true, subtree: true });
+  new MutationObserver(soon).observe(inner.body, { childList: true, subtree: true, characterData: true });
 }

@@ -4,6 +4,7 @@ import { $, ask, changed, element, fileOf, frameOf, state, toast, trying } from 
 
 const FPS = 16;
 const THUMBNAILS = 6; // of a chunk
+let made = ""; // which chunks the strip has now
 
 export function showHistory() {
   const world = state.world;
@@ -13,9 +14,13 @@ export function showHistory() {
   if (focused?.disabled) $("timeline").focus(); // a disabled button takes no keys
   $("timeline").max = world.frames - 1;
   $("play").disabled = world.frames < 2;
-  $("chunks").replaceChildren(...world.chunks.map(chunkItem));
+  const chunks = [world.id, ...world.chunks.map((chunk) => chunk.key)].join();
+  if (chunks !== made) {
+    made = chunks;
+    $("chunks").replaceChildren(...world.chunks.map(chunkItem));
+    $("chunks").scrollLeft = $("chunks").scrollWidth;
+  }
   showFrame(Math.min(state.frame, world.frames - 1));
-  $("chunks").scrollLeft = $("chunks").scrollWidth;
 }
 
 function chunkItem(chunk) {

@@ -2,7 +2,7 @@
 
 import { compare, playBoth } from "./branches.js";
 import { listen, showJobs } from "./jobs.js";
-import { amend, leaveScene, showScene, uncover, watchSpeed } from "./scene.js";
+import { amend, leaveScene, offerPad, showScene, uncover, watchSpeed } from "./scene.js";
 import { branch, play, showFrame, showHistory, stand, step, stopPlaying } from "./strip.js";
 import { $, ask, confirmed, element, frameOf, plural, state, toast, trying } from "./talk.js";
 
@@ -14,12 +14,13 @@ async function showLanding() {
   asked += 1;
   state.world = null;
   leaveScene();
-  $("strip").hidden = $("tools").hidden = $("title-box").hidden = $("pip").hidden = true;
+  $("strip").hidden = $("tools").hidden = $("title-box").hidden = $("pip").hidden = $("pad").hidden = true;
   $("landing").hidden = false;
   document.body.classList.add("home");
   document.title = "photowalk studio";
   state.worlds = (await trying(() => ask("GET", "/api/worlds"))) ?? [];
-  $("none").hidden = state.worlds.length > 0;
+  $("first").hidden = state.worlds.length > 0;
+  $("gallery").hidden = state.worlds.length === 0;
   $("worlds").replaceChildren(...state.worlds.map(card));
   showJobs();
 }
@@ -64,7 +65,7 @@ async function open(id) {
   $("title-box").hidden = false;
   $("title").value = world.title;
   document.title = `${world.title} - photowalk`;
-  $("tools").hidden = $("strip").hidden = !world.ready;
+  $("tools").hidden = $("strip").hidden = $("pad").hidden = !world.ready;
   if (world.problem) toast(world.problem, true);
   if (world.ready) showHistory();
   uncover();
@@ -83,6 +84,18 @@ async function showChanged() {
   }
   if (state.page) ask("POST", `/scene/${state.page}/refresh`).catch(() => {});
 }
+
+async function takePath(file) {
+  const form = new FormData();
+  form.append("file", file);
+  await trying(async () => {
+    const poses = await ask("POST", `/api/worlds/${state.world.id}/paths`, form);
+    await ask("POST", `/scene/${state.page}/keyframes`, poses);
+    toast(`${plural(poses.length, "keyframe")} of ${file.name}: see the Plan tab.`);
+  });
+}
+
+const take = (file) => (state.world?.ready && /\.(npz|json|txt|zip)$/i.test(file.name) ? takePath(file) : create(file));
 
 // ---- keys, drops, start
 
@@ -105,7 +118,7 @@ function takeDrops(target) {
     event.preventDefault();
     document.body.classList.remove("dropping");
     const file = event.dataTransfer.files[0];
-    if (file) create(file);
+    if (file) take(file);
   });
 }
 
@@ -135,6 +148,7 @@ $("scene").onload = () => {
   watchSpeed();
 };
 takeDrops(window);
+offerPad();
 addEventListener("keydown", keys);
 addEventListener("hashchange", route);
 addEventListener("changed", showChanged);
