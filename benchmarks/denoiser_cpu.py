@@ -1,22 +1,22 @@
 """One pass of a middling denoiser at the published geometry, with savings and without, and the arithmetic of each.
 
-    python benchmarks/denoiser_cpu.py [--width 512] [--depth 6] [--grid 56 96]
+    python benchmarks/denoiser_cpu.py [--width 512] [--depth 6] [--grid 56 96] [--repeats 1]
 
 448x768 pixels, so latents of 56x96, in the published layout: 25 latent frames of history and 20 new ones. Weights and
-inputs are random, in the format that generation takes on this processor. Counted are the products of matrices,
-additions and multiplications apart, by torch's own counter. A pass without savings works out anew all that it is told;
-with them that is prepared once in a chunk, here shared out among the 4 passes of the few-step preset, and in the count
-also among the 70 of 35 steps with guidance.
+inputs are random, in the format that generation takes on this processor. A pass without savings works out anew all that
+it is told; with them that is prepared once in a chunk, here shared out among the 4 passes of the few-step preset.
+
+First comes the arithmetic: additions and multiplications apart, in products of matrices only, counted by torch on
+tensors without values. It is given for the published 14B at 480x832 too. Then the passes are timed, in turn with and
+without savings; how much quicker they are is printed last, beside what the arithmetic lets expect.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -29,9 +29,21 @@ from photowalk.presets import lyra2_14b_denoiser
 from photowalk.world.placement import choose_placement
 
 ROWS, COLUMNS = 448 // 8, 768 // 8
+PUBLISHED_GRID = (480 // 8, 832 // 8)
 UNSAVED = Savings.without(["correspondence_once", "texts_once", "new_tokens_only"])
-FEW_STEPS, MANY_STEPS = 4, 70
-Result = TypeVar("Result")
+FEW_STEPS, MANY_STEPS = 4, 70  # passes in a chunk: the few-step preset's, and 35 steps with guidance
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Operations or seconds."""
+
+    once: float  # of preparing a chunk
+    each: float  # of a pass
+
+    def a_pass(self, passes: int) -> float:
+        """With its share of the preparation, of so many passes."""
+        return self.each + self.once / passes
 
 
 def main() -> None:
@@ -39,8 +51,8 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--depth", type=int, default=6)
     parser.add_argument("--grid", type=int, nargs=2, default=(ROWS, COLUMNS), help="of latents (default: 56 96)")
+    parser.add_argument("--repeats", type=int, default=1, help="passes timed of each kind; the quickest counts")
     options = parser.parse_args()
-    torch.manual_seed(0)
     config = replace(
         lyra2_14b_denoiser(),
         width=options.width,
@@ -48,54 +60,70 @@ def main() -> None:
         depth=options.depth,
         ffn=4 * options.width,
     )
-    network = WorldTransformer(config).eval()
-    torch.nn.init.normal_(network.head.head.weight, std=0.02)  # it begins at zero
-    compare(network.to(choose_placement("cpu").dtype), conditioning(config, *options.grid))
+    grid = (options.grid[0], options.grid[1])
+    tell("arithmetic of the 14B at 480x832", *both(counted, lyra2_14b_denoiser(), PUBLISHED_GRID), unit=1e12)
+    saved, unsaved = both(counted, config, grid)
+    tell("arithmetic", saved, unsaved, unit=1e12)
+    quick, slow = timed(config, grid, options.repeats)
+    tell("time", quick, slow, unit=1)
+    print(
+        f"a pass, of {FEW_STEPS} in a chunk: {slow.a_pass(FEW_STEPS) / quick.a_pass(FEW_STEPS):.2f} times quicker by "
+        f"the savings; by the arithmetic {unsaved.a_pass(FEW_STEPS) / saved.a_pass(FEW_STEPS):.2f}"
+    )
+
+
+def both(
+    measure: Callable[[WorldTransformer.Config, tuple[int, int], Savings], Cost],
+    config: WorldTransformer.Config,
+    grid: tuple[int, int],
+) -> tuple[Cost, Cost]:
+    return measure(config, grid, ALL_SAVINGS), measure(config, grid, UNSAVED)
+
+
+def tell(what: str, saved: Cost, unsaved: Cost, unit: float) -> None:
+    name = "s" if unit == 1 else "TFLOP"
+    print(what)
+    for kind, cost in (("with savings", saved), ("without", unsaved)):
+        print(f"  {kind:14s} {cost.each / unit:10.3f} {name} a pass, {cost.once / unit:8.3f} {name} once in a chunk")
+    for passes in (FEW_STEPS, MANY_STEPS):
+        print(f"  {passes:3d} passes: {unsaved.a_pass(passes) / saved.a_pass(passes):.3f} times less", flush=True)
+
+
+def counted(config: WorldTransformer.Config, grid: tuple[int, int], savings: Savings) -> Cost:
+    with torch.device("meta"), torch.inference_mode():
+        network, known = WorldTransformer(config), conditioning(config, *grid)
+        noisy, timestep = torch.randn_like(known.warp), torch.tensor([700.0])
+        with FlopCounterMode(display=False) as once:
+            prepared = network.prepare(known, savings=savings)
+        with FlopCounterMode(display=False) as each:
+            network(noisy, timestep, prepared)
+    return Cost(once.get_total_flops(), each.get_total_flops())
 
 
 @torch.inference_mode()
-def compare(network: WorldTransformer, known: Conditioning) -> None:
+def timed(config: WorldTransformer.Config, grid: tuple[int, int], repeats: int) -> tuple[Cost, Cost]:
+    """With savings and without."""
+    torch.manual_seed(0)
+    network = WorldTransformer(config).eval()
+    torch.nn.init.normal_(network.head.head.weight, std=0.02)  # it begins at zero
+    network, known = network.to(choose_placement("cpu").dtype), conditioning(config, *grid)
     noisy, timestep = torch.randn_like(known.warp), torch.tensor([700.0])
-
-    def passed(savings: Savings) -> tuple[Work, Work, Tensor]:
-        preparing, prepared = worked(lambda: network.prepare(known, savings=savings))
-        passing, velocity = worked(lambda: network(noisy, timestep, prepared))
-        return preparing, passing, velocity
-
-    once, saved, velocity = passed(ALL_SAVINGS)
-    opening, unsaved, same = passed(UNSAVED)
-    print(f"tokens              {network.config.layout.tokens(*(side // 2 for side in noisy.shape[-2:]))}")
-    error, largest = (velocity - same).abs().max(), same.abs().max()
-    print(f"largest difference  {float(error):.1e} of velocities up to {float(largest):.1f}")
-    for name, work in {
-        "prepared once": once,
-        "a pass with savings": saved,
-        "packed once, without savings": opening,
-        "a pass without savings": unsaved,
-    }.items():
-        print(f"{name:30s} {work[0]:7.1f} s {work[1] / 1e12:8.3f} TFLOP")
-    for passes in (MANY_STEPS, FEW_STEPS):
-        spent, less = (unsaved[1] + opening[1] / passes), (saved[1] + once[1] / passes)
-        print(f"arithmetic, {passes} passes a chunk  {spent / less:.2f} times less: the ratio to expect")
-    spent, less = unsaved[0] + opening[0] / FEW_STEPS, saved[0] + once[0] / FEW_STEPS
-    print(f"time, {FEW_STEPS} passes a chunk        {spent / less:.2f} times less")
-
-
-Work = tuple[float, int]  # seconds, operations
-
-
-def worked(run: Callable[[], Result]) -> tuple[Work, Result]:
-    attention = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention_work}  # torch counts the GPU's
-    with FlopCounterMode(display=False, custom_mapping=attention) as counter:
-        began = time.perf_counter()
-        result = run()
-        seconds = time.perf_counter() - began
-    return (seconds, counter.get_total_flops()), result
-
-
-def attention_work(queries: torch.Size, keys: torch.Size, *_: Any, **__: Any) -> int:
-    """Of two products with [B, heads, L_queries, L_keys]."""
-    return 4 * math.prod(queries) * keys[-2]
+    took: dict[tuple[Savings, str], list[float]] = {}
+    velocities: dict[Savings, Tensor] = {}
+    for savings in (ALL_SAVINGS, UNSAVED) * repeats:
+        start = time.perf_counter()
+        prepared = network.prepare(known, savings=savings)
+        between = time.perf_counter()
+        velocities[savings] = network(noisy, timestep, prepared)
+        once, each = between - start, time.perf_counter() - between
+        took.setdefault((savings, "once"), []).append(once)
+        took.setdefault((savings, "each"), []).append(each)
+        kind = "with savings" if savings == ALL_SAVINGS else "without savings"
+        print(f"  {kind}: prepared in {once:.1f} s, a pass of {each:.1f} s", flush=True)
+    ours, same = velocities.values()
+    print(f"  largest difference {float((ours - same).abs().max()):.1e} of velocities to {float(same.abs().max()):.1f}")
+    quick, slow = (Cost(min(took[s, "once"]), min(took[s, "each"])) for s in (ALL_SAVINGS, UNSAVED))
+    return quick, slow
 
 
 def conditioning(config: WorldTransformer.Config, rows: int, columns: int) -> Conditioning:

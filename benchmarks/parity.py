@@ -13,6 +13,7 @@ import argparse
 import importlib.util
 import sys
 from collections.abc import Callable, Iterable
+from fnmatch import fnmatch
 from functools import partial
 from importlib import import_module
 from inspect import signature
@@ -42,15 +43,17 @@ def main() -> int:
 
 def run(folder: Path, verbose: bool, without: str | None = None) -> int:
     """The exit code."""
-    checks = collect_checks()
     goldens = sorted({file.stem for file in folder.iterdir() if file.suffix in (".json", ".safetensors", ".txt")})
+    checks = checks_of(goldens)
     if without is not None:
         print(f"without {without}", flush=True)
         savings = Savings.without(NAMES if without == "all" else [without])
-        goldens = [
-            golden for golden in goldens if golden in checks and "savings" in signature(checks[golden]).parameters
-        ]
-        checks = {golden: partial(checks[golden], savings=savings) for golden in goldens}
+        checks = {
+            golden: partial(check, savings=savings)
+            for golden, check in checks.items()
+            if "savings" in signature(check).parameters
+        }
+        goldens = list(checks)
     covered = [golden for golden in goldens if golden in checks]
     failed = [g for g in covered if not report(g, compare(checks[g], folder), verbose)]
     for golden in goldens:
@@ -66,6 +69,16 @@ def collect_checks() -> dict[str, Check]:
         if importlib.util.find_spec(f"parity_checks.{group}") is not None:
             checks.update(import_module(f"parity_checks.{group}").CHECKS)
     return checks
+
+
+def checks_of(goldens: Iterable[str]) -> dict[str, Check]:
+    """Of those that are covered. A check whose name ends with * is for all that begin so, and told which one it is."""
+    known, found = collect_checks(), {}
+    for golden in goldens:
+        pattern = next((name for name in known if fnmatch(golden, name)), None)
+        if pattern is not None:
+            found[golden] = partial(known[pattern], name=golden) if "*" in pattern else known[pattern]
+    return found
 
 
 def compare(check: Check, folder: Path) -> list[Comparison]:

@@ -17,7 +17,7 @@ GOLDENS = ROOT / "tests" / "golden" / "stage1"
 pytest.importorskip("diffusers")
 sys.path.insert(0, str(ROOT / "benchmarks"))
 parity = pytest.importorskip("parity")
-CHECKS = parity.collect_checks()
+CHECKS = parity.checks_of(["vae_tiny", "ar_unipc4", "ar_dmd", "trajectories", "dit_tiny_weights"])
 
 
 @pytest.mark.parametrize("golden", ["vae_tiny", "ar_unipc4", "trajectories", "dit_tiny_weights"])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import runpy
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from test_world_transformer import small_conditioning, small_network, small_noise
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from photowalk.cli import main
@@ -189,7 +192,26 @@ def test_the_photo_opens_the_streams_once(started):
         made = replace(generator, placement=replace(CPU, savings=Savings.without(names)))
         videos.append(made.extend(state, cameras, "", seed=5).video)
         assert ((1, 97) in generator.codec.encoded) == bool(names)
+        assert [call for call in generator.codec.encoded if call[1] == 1] == [(1, 1)]  # and fills all memory slots
     assert torch.equal(*videos)
+
+
+def test_the_benchmark_counts_without_numbers_what_a_pass_does_with_them(capsys):
+    script = runpy.run_path(str(Path(__file__).resolve().parent.parent / "benchmarks" / "denoiser_cpu.py"))
+    config, grid = small_network().config, (4, 6)
+    saved, unsaved = script["both"](script["counted"], config, grid)
+    assert saved.once > unsaved.once
+    assert saved.each < unsaved.each
+    conditioning = script["conditioning"](config, *grid)
+    network = small_network()
+    with torch.no_grad():
+        prepared = network.prepare(conditioning)
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            network(torch.randn_like(conditioning.warp), torch.tensor([700.0]), prepared)
+    assert saved.each == counter.get_total_flops()
+    quick, slow = script["timed"](config, grid, 1)
+    assert min(quick.once, quick.each, slow.once, slow.each) > 0
+    assert "largest difference" in capsys.readouterr().out
 
 
 def test_each_saving_is_tested():

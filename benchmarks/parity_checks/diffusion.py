@@ -74,6 +74,7 @@ def _training(golden: dict[str, Tensor], shift: float) -> Iterator[tuple[str, Te
     sigma, _ = schedule.at(golden["train_u"])
     yield "train_u_sigma", sigma
     yield "train_u_timestep", sigma * TIMESTEPS
+    yield "selfaug_timesteps", (golden["selfaug_sigmas"][:-1] * TIMESTEPS).long()  # as `drawn_again` tells them
 
 
 def _noise(golden: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:

@@ -243,7 +243,7 @@ def check_trajectories(folder: Path) -> Iterable[Comparison]:
         if preset in PUBLISHED_PATHS:
             pose = golden["start"] if name.startswith("from_pose.") else torch.eye(4)
             path = _preset(stated, preset, direction, Cameras(pose, golden["K"], height, width))
-            yield name, _error(path.camera_from_world, golden[name]), PATH_TOLERANCE
+            yield name, _relative_error(path.camera_from_world, golden[name]), PATH_TOLERANCE
             if f"{name}.K" in golden:
                 yield f"{name}.K", _relative_error(path.intrinsics, golden[f"{name}.K"]), PATH_TOLERANCE
     start = Cameras(torch.eye(4), golden["K"], height, width)
@@ -251,7 +251,7 @@ def check_trajectories(folder: Path) -> Iterable[Comparison]:
         preset, _, direction = name.removeprefix("from_pose.").rpartition(".")
         lens = replace(start, camera_from_world=golden["start"]) if name.startswith("from_pose.") else start
         path = _preset(stated, preset, direction, lens)
-        yield f"{name} as {same}", _error(path.camera_from_world, golden[same]), PATH_TOLERANCE
+        yield f"{name} as {same}", _relative_error(path.camera_from_world, golden[same]), PATH_TOLERANCE
     yield from _program(golden, stated["program"], start)
     yield from _custom(golden, stated["custom"])
 

@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from photowalk.models.rope import rotate
 
-QUERY_BLOCK = 256
+SCORES = 2**23  # numbers: more leave the cache of usual processors, and halve the speed
 
 KeysValues = tuple[Tensor, ...]  # [B, L, D] each
 Exchange = Callable[[Tensor, Tensor], KeysValues]
@@ -106,10 +106,11 @@ def _has_slow_attention(features: Tensor) -> bool:
 
 
 def attend_in_blocks(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """[B, heads, L, head_dim] each; as many queries at a time as keep their scores in the cache."""
+    """[B, heads, L, head_dim] each; as many queries at a time as keep their scores in the cache, 256 at most."""
     scaled = queries * queries.shape[-1] ** -0.5
     q, k, v = (features.contiguous().flatten(0, 1) for features in (scaled, keys, values))
     turned = k.transpose(1, 2)
+    rows = max(1, min(256, SCORES // (len(k) * k.shape[1])))
     with torch.autocast("cpu", enabled=False):  # it would widen the softmax
-        blocks = [torch.bmm(torch.bmm(block, turned).softmax(-1), v) for block in q.split(QUERY_BLOCK, dim=1)]
+        blocks = [torch.bmm(torch.bmm(block, turned).softmax(-1), v) for block in q.split(rows, dim=1)]
     return torch.cat(blocks, dim=1).view(queries.shape)

@@ -17,7 +17,7 @@ class Savings:
     merged_loras: bool = True  # LoRAs are added to the weights; off: they compute beside the layers
     fused_splat: bool = True  # one splat of all channels into the frames wanted; off: one each, into every frame
     needed_rays: bool = True  # of the frames shown to the denoiser; off: of the whole walk, then chosen
-    batched_encodes: bool = True  # the memory slots' pictures together; off: one by one
+    batched_encodes: bool = True  # the memory slots' pictures together, each once; off: slot by slot
     primed_once: bool = True  # the still photo opens the codec's streams once; off: again for each walk that leaves it
 
     @classmethod

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -128,12 +129,20 @@ class WorldTransformer(nn.Module):
         self.head = _Head(width, config.channels * patch_area, config.eps)
         self._initialise()
 
-    def forward(self, noisy: Tensor, timestep: Tensor, conditioning: Conditioning | PreparedConditioning) -> Tensor:
+    def forward(
+        self,
+        noisy: Tensor,
+        timestep: Tensor,
+        conditioning: Conditioning | PreparedConditioning,
+        *,
+        share: TokenShare = ALL_TOKENS,
+    ) -> Tensor:
         """noisy [B, C, T_new, h, w], timestep [B] in [0, 1000] -> velocity noise - clean [B, C, T_new, h, w], float32.
 
-        A chunk that is asked about several times is cheaper after `prepare`; the numbers are the same.
+        A chunk that is asked about several times is cheaper after `prepare`, which then also says the `share`; the
+        numbers are the same.
         """
-        prepared = self.prepare(conditioning) if isinstance(conditioning, Conditioning) else conditioning
+        prepared = self.prepare(conditioning, share=share) if isinstance(conditioning, Conditioning) else conditioning
         prepared = self._complete(prepared)
         rows, columns = self._token_grid(noisy)
         share, (_, new_tokens) = prepared.share, prepared.counts
@@ -306,7 +315,7 @@ class WorldTransformer(nn.Module):
         steps = torch.arange(half, dtype=torch.float64, device=timestep.device)
         angles = timestep.double()[:, None] * 10000.0 ** (-steps / half)
         waves = torch.cat([angles.cos(), angles.sin()], dim=-1).float()
-        with torch.autocast(timestep.device.type, enabled=False):
+        with _without_autocast(timestep.device):
             first, activation, second = self.time_embedding
             time = _linear_float32(second, activation(_linear_float32(first, waves)))
             activation, projection = self.time_projection
@@ -443,7 +452,7 @@ class _Head(nn.Module):
     def forward(self, tokens: Tensor, time: Tensor) -> Tensor:
         """tokens [B, L, D], time [B, 1, D] -> [B, L, values], float32 whatever the weights are."""
         shift, scale = (self.modulation.float() + time).split(1, dim=1)
-        with torch.autocast(tokens.device.type, enabled=False):
+        with _without_autocast(tokens.device):
             return _linear_float32(self.head, _modulated_norm(tokens.float(), shift, scale, self.eps))
 
 
@@ -464,6 +473,11 @@ def _two_layers(width_in: int, width_between: int, width_out: int, activation: n
 
 def _linear_float32(layer: nn.Linear, values: Tensor) -> Tensor:
     return F.linear(values, layer.weight.float(), layer.bias.float())
+
+
+def _without_autocast(device: torch.device) -> AbstractContextManager:
+    """Torch's meta device, on which work is counted, has none."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def _same_but_text(one: Conditioning, other: Conditioning) -> bool:

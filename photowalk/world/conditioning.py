@@ -10,6 +10,7 @@ It knows nothing of sampling, of how views were recalled, or of where a world is
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -100,10 +101,18 @@ def _history_latents(
     past: Past, slots: tuple[View, ...], layout: HistoryLayout, codec: VideoCodec, *, batched: bool
 ) -> Tensor:
     """[C, T_old, h, w] in the layout's order; a memory slot is the latent of its frame as a clip of one frame."""
-    pictures = torch.stack([view.image for view in slots]) * 2 - 1
-    batches = [pictures] if batched else pictures.split(1)
-    singles = torch.cat([codec.encode(batch[:, :, None], {})[0] for batch in batches])  # [K, C, 1, h, w]
+    if batched:  # the photo may fill several slots
+        views = {view.frame: view for view in slots}
+        encoded, _ = codec.encode(_as_codec_pictures(views.values())[:, :, None], {})
+        singles = encoded[[list(views).index(view.frame) for view in slots]]  # [K, C, 1, h, w]
+    else:
+        singles = torch.cat([codec.encode(_as_codec_pictures([view])[:, :, None], {})[0] for view in slots])
     return layout.arrange(time=past.latents, space=singles[:, :, 0].transpose(0, 1))
+
+
+def _as_codec_pictures(views: Iterable[View]) -> Tensor:
+    """[K, 3, H, W] in [-1, 1]."""
+    return torch.stack([view.image for view in views]) * 2 - 1
 
 
 def _encode_warp(preview: Preview, codec: VideoCodec) -> Tensor:
