@@ -21,7 +21,7 @@ from photowalk.scene.ground import level
 from photowalk.scene.render import render
 from photowalk.scene.types import Mesh, Splats
 
-TWO_WORDS = {".points.ply", ".mesh.glb"}
+TWO_WORDS = {".points.ply", ".mesh.glb", ".nurec.usdz"}
 
 
 def covariances(splats):

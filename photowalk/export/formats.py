@@ -38,6 +38,7 @@ FORMATS = (
     Format(".stl", "collision mesh", "stl", "write_stl"),
     Format(".usdz", "splats, meshes, physics and cameras", "usd", "write_usdz"),
     Format(".usdc", "the same without texture", "usd", "write_usdc"),
+    Format(".nurec.usdz", "all of it for Isaac Sim 5, splats as NuRec", "nurec", "write_nurec"),
     Format(".html", "a page to walk in", "html", "write_html"),
     Format(".points.ply", "coloured points", "points", "write_points_ply"),
     Format(".xyz", "coloured points as text", "points", "write_xyz"),

@@ -40,7 +40,7 @@ def write_usdc(path: Path, contents: Contents) -> None:
 
     def fill(temporary: Path) -> None:
         temporary.unlink()  # a layer is only made where no file is
-        _write_stage(temporary, contents, splats, texture=None)
+        write_stage(temporary, contents, splats, texture=None)
 
     write_atomically(path, fill)
 
@@ -49,11 +49,8 @@ def write_usdz(path: Path, contents: Contents) -> None:
     """The layer and the visual mesh's texture in one package. Raises ExportError."""
     splats = contents.need_splats(path)
     with tempfile.TemporaryDirectory() as folder:
-        layer, texture = Path(folder) / "world.usdc", None
-        if contents.mesh is not None and contents.mesh.texture is not None:
-            texture = "texture.png"
-            write_png(Path(folder) / texture, contents.mesh.texture)
-        _write_stage(layer, contents, splats, texture=texture)
+        layer = Path(folder) / "world.usdc"
+        write_stage(layer, contents, splats, texture=add_texture(Path(folder), contents))
 
         def pack(temporary: Path) -> None:
             if not UsdUtils.CreateNewUsdzPackage(Sdf.AssetPath(str(layer)), str(temporary)):
@@ -62,18 +59,33 @@ def write_usdz(path: Path, contents: Contents) -> None:
         write_atomically(path, pack)
 
 
-def _write_stage(file: Path, contents: Contents, splats: Splats, *, texture: str | None) -> None:
+def add_texture(folder: Path, contents: Contents) -> str | None:
+    """The name of the visual mesh's picture, written into `folder`; None where it has none."""
+    if contents.mesh is None or contents.mesh.texture is None:
+        return None
+    write_png(folder / "texture.png", contents.mesh.texture)
+    return "texture.png"
+
+
+def new_stage(file: Path) -> Usd.Stage:
+    """An empty /World in metres, z up."""
     stage = Usd.Stage.CreateNew(str(file))
     UsdGeom.SetStageUpAxis(stage, UsdGeom.Tokens.z)
     UsdGeom.SetStageMetersPerUnit(stage, 1.0)
     UsdPhysics.SetStageKilogramsPerUnit(stage, 1.0)
-    world = UsdGeom.Xform.Define(stage, "/World").GetPrim()
-    world.SetDisplayName(contents.name)
-    stage.SetDefaultPrim(world)
+    stage.SetDefaultPrim(UsdGeom.Xform.Define(stage, "/World").GetPrim())
+    return stage
+
+
+def write_stage(file: Path, contents: Contents, splats: Splats | None, *, texture: str | None) -> None:
+    """All of a world on one stage; `texture` is the name of the visual mesh's picture beside it."""
+    stage = new_stage(file)
+    stage.GetDefaultPrim().SetDisplayName(contents.name)
     for group in ("Physics", "Cameras", "Materials"):
         UsdGeom.Scope.Define(stage, f"/World/{group}")
     friction = _add_physics(stage)
-    _add_splats(stage, splats, contents.level_from_world)
+    if splats is not None:
+        _add_splats(stage, splats, contents.level_from_world)
     if contents.mesh is not None:
         _add_visual(stage, in_metres(contents.mesh, contents.level_from_world), texture)
     _add_ground(stage, contents, friction)
