@@ -39,10 +39,10 @@ def floor(length=14.0, width=6.0):
     return ((length, width, 0.2), (0, 0, -0.1))
 
 
-def walk(scale=1.0):
-    """Cameras 1.5 m above the floor that go 2 m ahead, in the axes of a world: x right, y down, z ahead."""
-    pose = torch.eye(4).repeat(3, 1, 1)
-    pose[:, 2, 3] = -scale * torch.tensor([0.0, 1.0, 2.0])
+def walk(scale=1.0, length=2.0, frames=3):
+    """Cameras 1.5 m above the floor that go ahead, in the axes of a world: x right, y down, z ahead."""
+    pose = torch.eye(4).repeat(frames, 1, 1)
+    pose[:, 2, 3] = -scale * torch.linspace(0, length, frames)
     return Cameras.from_fov(pose, 60.0, 24, 32)
 
 
@@ -58,6 +58,15 @@ def ground(scale=1.0):
 
 def run(mesh, scale=1.0, **options):
     return simulate(in_world(mesh, scale), ground(scale), walk(scale), **options)
+
+
+def joined(one, other):
+    return Mesh(
+        torch.cat([one.vertices, other.vertices]),
+        torch.cat([one.faces, other.faces + len(one.vertices)]),
+        torch.cat([one.colours, other.colours]),
+        torch.cat([one.invented, other.invented]),
+    )
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.25])
@@ -90,16 +99,29 @@ def test_an_invented_floor_is_told():
     assert report.passed
     assert not report.passed_seen
     near, far = boxes(((3.0, 6.0, 0.2), (0, 0, -0.1))), boxes(((9.0, 6.0, 0.2), (6.0, 0, -0.1)), invented=True)
-    both = Mesh(
-        torch.cat([near.vertices, far.vertices]),
-        torch.cat([near.faces, far.faces + len(near.vertices)]),
-        torch.cat([near.colours, far.colours]),
-        torch.cat([near.invented, far.invented]),
-    )
-    report, _ = run(both)
+    report, _ = run(joined(near, far))
     assert 1.2 < report.seen_route < 2.2  # it begins in the middle of the floor that was seen
     assert report.drove_seen == pytest.approx(report.seen_route)
     assert report.passed_seen
+
+
+def test_it_goes_on_to_floor_that_was_seen():
+    near, far = boxes(((4.0, 6.0, 0.2), (0, 0, -0.1)), invented=True), boxes(((9.0, 6.0, 0.2), (6.5, 0, -0.1)))
+    report, _ = run(joined(near, far))
+    assert report.seen_route == pytest.approx(WANTED, abs=0.1)
+    assert report.route == pytest.approx(WANTED + 2, abs=0.2)
+    assert report.passed
+    assert report.passed_seen
+    assert report.drove_seen > WANTED - 0.3
+
+
+@pytest.mark.parametrize("length", [1.0, 500.0])
+def test_walks_of_a_metre_and_of_half_a_kilometre(length):
+    mesh = boxes(((length + 14, 6.0, 0.2), (length / 2, 0, -0.1)), ((0.4, 2.0, 1.0), (1.5, 0, 0.5)))
+    report, _ = simulate(in_world(mesh), ground(), walk(length=length, frames=41))
+    assert report.passed, "the robot goes around what stands in its way, however long the walk is"
+    assert report.drove > WANTED - 0.3
+    assert report.balls_fell_through == 0
 
 
 def test_balls_fall_through_holes():

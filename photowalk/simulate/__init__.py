@@ -19,6 +19,7 @@ from photowalk.scene.types import Mesh
 from photowalk.scene.videos import write_mp4
 
 WANTED = 5.0  # metres that the robot is to drive
+WALKED = 3 * WANTED  # metres of the walk around which floor is looked for
 BALLS = 8
 FPS = 16.0
 FILM_SIZE = (240, 400)
@@ -104,15 +105,28 @@ def simulate(
     axes = _level(cameras[0], ground)
     origin = cameras[0].centres.double() @ axes.T
     path = ((cameras.centres.double() @ axes.T - origin) * ground.metres_per_unit)[:, :2].numpy()
+    walked = np.concatenate([[0.0], np.linalg.norm(np.diff(path, axis=0), axis=1).cumsum()])
+    path = path[walked <= WALKED]
     solid = _leveled(collision, axes, origin, ground)
     terrain = terrain_of(solid, path)
     route = plan_route(terrain, path, RADIUS, WANTED)
-    spots = route.points[np.linspace(0, len(route.points) - 1, BALLS + 2).round().astype(int)[1:-1]]
-    beside = np.array([[0.0, 1.0], [0.0, -1.0]])[np.arange(BALLS) % 2] * (RADIUS + 0.12)
-    moments = list(drive(terrain, route.points, spots + beside, seconds=seconds, fps=FPS))
+    moments = list(
+        drive(terrain, route.points, _ball_spots(terrain, route.points, RADIUS + 0.12), seconds=seconds, fps=FPS)
+    )
     report = _report(moments, route.points, route.area, terrain)
     shown = solid if visual is None else _leveled(visual, axes, origin, ground)
     return report, film(shown, moments, FILM_SIZE)
+
+
+def _ball_spots(terrain, route: np.ndarray, off: float) -> np.ndarray:
+    """Where balls fall [BALLS, 2]: along the route and `off` beside it, on the side with more room, so that none is
+    caught between the robot and a wall."""
+    at = np.linspace(0, len(route) - 1, BALLS + 2).round().astype(int)[1:-1]
+    along = route[np.minimum(at + 3, len(route) - 1)] - route[np.maximum(at - 3, 0)]
+    across = np.stack([-along[:, 1], along[:, 0]], axis=1) / np.maximum(np.linalg.norm(along, axis=1), 1e-9)[:, None]
+    sides = route[at] + off * np.stack([across, -across])  # [2, BALLS, 2]
+    room = terrain.clearance()[tuple(np.moveaxis(terrain.place(sides.reshape(-1, 2)), 1, 0))].reshape(2, -1)
+    return np.where((room[0] >= room[1])[:, None], sides[0], sides[1])
 
 
 def _report(moments, route: np.ndarray, area: float, terrain) -> Report:

@@ -1,4 +1,4 @@
-"""Where a robot should drive: along the walk while there is floor, and on to where there is more of it."""
+"""Where a robot should drive: along the walk while there is floor, and on to where there is more that was seen."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy.sparse.csgraph import dijkstra
 
 from photowalk.simulate.terrain import Terrain
 
-_AWAY, _INVENTED, _CLOSE = 0.5, 1.0, 4.0  # detour that a metre off the walk, invented floor or a tight spot is worth
+_AWAY, _INVENTED, _CLOSE = 0.5, 2.0, 4.0  # detour that a metre off the walk, invented floor or a tight spot is worth
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class Route:
 
 
 def plan_route(terrain: Terrain, path: np.ndarray, radius: float, wanted: float) -> Route:
-    """A route of `wanted` metres for a robot of `radius`, or as far as free floor goes. path [F, 2]: the walk.
+    """A route for a robot of `radius`, with `wanted` metres on floor that was seen where there is so much; else one
+    as long as that with the most of it, or as far as free floor goes. path [F, 2]: the walk.
 
     Raises ValueError if there is no free floor within a metre of the walk.
     """
@@ -60,10 +61,28 @@ def plan_route(terrain: Terrain, path: np.ndarray, radius: float, wanted: float)
     away, _ = shortest(length)
     cost, before = shortest(length * (dear[one] + dear[other]) / 2)
     reached = np.isfinite(away)
+    seen = _seen_on_the_way(points, terrain.invented[free], cost, before)
     far = reached & (away >= wanted)
-    goal = int(np.where(far, cost, np.inf).argmin() if far.any() else np.where(reached, away, -1).argmax())
+    if (seen >= wanted).any():
+        goal = int(np.where(seen >= wanted, cost, np.inf).argmin())
+    elif far.any():
+        goal = int(np.where(far, seen - 1e-3 * cost, -np.inf).argmax())
+    else:
+        goal = int(np.where(reached, away, -1).argmax())
     chain = [goal]
     while before[chain[-1]] >= 0:
         chain.append(int(before[chain[-1]]))
     area = float(reached.sum()) * terrain.side**2
     return Route(points[chain[::-1]], area)
+
+
+def _seen_on_the_way(points: np.ndarray, invented: np.ndarray, cost: np.ndarray, before: np.ndarray) -> np.ndarray:
+    """[N] metres of floor that was seen on the cheapest way to each place; 0 where there is none."""
+    previous = np.maximum(before, 0)
+    step = np.linalg.norm(points - points[previous], axis=1) * ~(invented | invented[previous]) * (before >= 0)
+    seen = step.tolist()
+    came_from = before.tolist()
+    for place in cost.argsort(kind="stable").tolist():  # whoever comes before a place is cheaper than it
+        if came_from[place] >= 0:
+            seen[place] += seen[came_from[place]]
+    return np.array(seen)
