@@ -34,7 +34,13 @@ from pathlib import Path
 from typing import Any, cast
 from unittest.mock import MagicMock
 
-LACKING = [name for name in ("warp", "av", "diffusers", "ftfy") if find_spec(name) is None]
+WANTED_FOR = {
+    "warp": "recall, warps, correspondence and rays; the conditioning is random instead",
+    "diffusers": "the codec; chunks are neither encoded nor decoded, and take that much less than they would",
+    "av": "videos, which this does not touch",
+    "ftfy": "cleaning prompts, which costs nothing here",
+}
+LACKING = [name for name in WANTED_FOR if find_spec(name) is None]
 for name in LACKING:  # imported on the way, and not called below but for ftfy's cleaning of texts
     sys.modules[name] = MagicMock(fix_text=str)
 
@@ -432,8 +438,8 @@ def main() -> int:
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--no-geometry", action="store_true", help="as where warp-lang is lacking")
     options = parser.parse_args()
-    if LACKING:
-        print(f"not installed here: {', '.join(LACKING)}; what wants them is left out", flush=True)
+    for name in LACKING:
+        print(f"left out, as {name} is not installed: {WANTED_FOR[name]}", flush=True)
     geometry = not ({"warp", "diffusers"} & set(LACKING) or options.no_geometry)
     if options.only is not None:
         print(options.only, flush=True)

@@ -218,13 +218,13 @@ class WorldTransformer(nn.Module):
         valid, located = _rows_of(chosen, self._located_tokens(rows, columns))
         chosen, located, valid = (indices.to(device) for indices in (chosen, located, valid))
         angles = angles[chosen]
-        correspondence = self.correspondence_tokens(inputs.correspondence)[:, valid]
+        correspondence = _picked(self.correspondence_tokens(inputs.correspondence), valid)
         text, image = inputs.text.to(dtype), inputs.image.to(dtype)
         return PreparedConditioning(
             source=source,
             history=history[:, share.mine(counts[0])],
             new=inputs.new.to(dtype),
-            rays=self.ray_tokens(inputs.rays)[:, chosen].to(dtype),
+            rays=_picked(self.ray_tokens(inputs.rays), chosen).to(dtype),
             located=located,
             cos=angles.cos(),
             sin=angles.sin(),
@@ -335,7 +335,7 @@ class WorldTransformer(nn.Module):
         """Correspondence [B, L_valid, V] -> [B, L_valid + 1, squeeze] for every block, the last row zeros. A frame's
         worth of tokens at a time: all waves of a large chunk at once would be the network's largest tensor."""
         dtype = self.patch_embedding.weight.dtype
-        pieces = [_waves(piece, self.config.waves).to(dtype) for piece in tokens.split(2048, dim=1)]
+        pieces = [_waves(piece, self.config.waves, dtype) for piece in tokens.split(2048, dim=1)]
         squeezed = ([block.buffer_encoder[0](piece) for piece in pieces] for block in self.blocks)
         return [F.pad(torch.cat(parts, dim=1), (0, 0, 0, 1)) for parts in squeezed]
 
@@ -461,10 +461,11 @@ def _modulated_norm(tokens: Tensor, shift: Tensor, scale: Tensor, eps: float) ->
     return (normed * (1 + scale) + shift).to(tokens.dtype)
 
 
-def _waves(values: Tensor, count: int) -> Tensor:
-    """[..., V] -> [..., 2*count*V], float32: sin and cos of pi times the values, then of 2 pi times, 4 pi times, ..."""
+def _waves(values: Tensor, count: int, dtype: torch.dtype) -> Tensor:
+    """[..., V] -> [..., 2*count*V]: sin and cos of pi times the values, then of 2 pi times, 4 pi times, ...; worked out
+    in float32."""
     phases = [values.float() * (math.pi * 2**i) for i in range(count)]
-    return torch.cat([wave for phase in phases for wave in (phase.sin(), phase.cos())], dim=-1)
+    return torch.cat([wave.to(dtype) for phase in phases for wave in (phase.sin(), phase.cos())], dim=-1)
 
 
 def _two_layers(width_in: int, width_between: int, width_out: int, activation: nn.Module) -> nn.Sequential:
@@ -473,6 +474,11 @@ def _two_layers(width_in: int, width_between: int, width_out: int, activation: n
 
 def _linear_float32(layer: nn.Linear, values: Tensor) -> Tensor:
     return F.linear(values, layer.weight.float(), layer.bias.float())
+
+
+def _picked(tokens: Tensor, rows: Tensor) -> Tensor:
+    """Different rows of tokens [B, L, V], in order; all of them are not copied."""
+    return tokens if len(rows) == tokens.shape[1] else tokens[:, rows]
 
 
 def _without_autocast(device: torch.device) -> AbstractContextManager:
