@@ -46,6 +46,20 @@ def test_the_lowest_plane_is_the_floor_not_the_table():
     assert float(find_ground([view]).height(torch.zeros(3, dtype=torch.float64))) == pytest.approx(1.5, rel=0.02)
 
 
+def test_a_slope_that_a_level_photo_does_not_want_is_no_floor():
+    """A sofa fills most of the picture below; its seat leans to the side, and goes down to below the floor."""
+    view, up = view_of_floor()
+    lean = math.radians(18)
+    rays = view.camera.unproject(torch.ones(SIZE))
+    towards = rays @ torch.tensor([-math.sin(lean), math.cos(lean), 0.0])  # the slope's normal, downwards
+    slope = torch.where(towards > 0.02, 1.0 / towards.clamp_min(0.02), torch.inf)
+    columns = torch.arange(SIZE[1]) < 0.6 * SIZE[1]
+    depth = torch.where(columns & (slope < 30), slope, view.depth)
+    ground = find_ground([View(view.image, depth, view.camera, 0)])
+    assert math.degrees(math.acos(min(1.0, float(ground.up @ up)))) < 1
+    assert float(ground.height(torch.zeros(3, dtype=torch.float64))) == pytest.approx(1.5, rel=0.03)
+
+
 def test_without_a_floor_the_cameras_say_where_up_is():
     view, _ = view_of_floor(floor=False)
     ground = find_ground([view])

@@ -1,6 +1,6 @@
 """Up and the floor, found from what the walk saw: the lowest wide plane below the cameras that is roughly level.
 
-It trusts the photographer to have held the camera less than TILT askew, and the depths.
+It trusts the photographer to have held the camera less than TILT askew, and hardly rolled, and the depths.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from photowalk.scene.ground import Ground
 from photowalk.scene.types import View
 
 TILT = 35.0  # degrees that the floor may lean against the cameras' mean up
+ROLL = 7.0  # degrees to which a photo is level as a rule; a slope that wants more must be twice as wide, and so on
 EYE_HEIGHT = 1.6  # world units that the first camera is taken to be above a floor that nobody saw
 _POINTS = 6000
 _TRIES = 400
@@ -31,11 +32,11 @@ def find_ground(views: Sequence[View], *, up: Tensor | None = None, seed: int = 
     if not views:
         raise ValueError("no frame of this walk has depth, so its floor cannot be found")
     upward = _mean_up(views) if up is None else up.double() / up.double().norm()
-    points, normals, distances, areas, behind = _candidates(views, upward, seed)
+    points, _, distances, areas, behind = _candidates(views, upward, seed)
     first = views[0].camera.centres.double()
     if len(points) >= 50:
         plane = (
-            _lowest_plane(points, normals, distances, areas, upward, seed)
+            _lowest_plane(points, distances, areas, upward, views[0].camera.camera_from_world[0, :3].double(), seed)
             if up is None
             else _lowest_level(points, distances, areas, upward)
         )
@@ -121,9 +122,10 @@ def _lowest_level(points: Tensor, distances: Tensor, areas: Tensor, up: Tensor) 
 
 
 def _lowest_plane(
-    points: Tensor, normals: Tensor, distances: Tensor, areas: Tensor, upward: Tensor, seed: int
+    points: Tensor, distances: Tensor, areas: Tensor, upward: Tensor, right: Tensor, seed: int
 ) -> tuple[Tensor, float, float] | None:
-    """RANSAC over planes of three points; points below a plane speak against it. -> up, floor, share of the area."""
+    """RANSAC over planes of three points; points below a plane speak against it, and so does a roll of the photo, whose
+    right is `right`. -> up, floor, share of the area."""
     random = torch.Generator().manual_seed(seed + 1)
     tolerance = _TOLERANCE * distances
     best, most = None, 0.0
@@ -138,6 +140,8 @@ def _lowest_plane(
             continue
         height = (points - a) @ normal
         score = float((areas * (height.abs() < tolerance)).sum() - areas[height < -2 * tolerance].sum())
+        roll = math.degrees(math.asin(max(-1.0, min(1.0, float(normal @ right)))))
+        score /= 1 + (roll / ROLL) ** 2
         if score > most:
             best, most = (normal, a), score
     if best is None:
