@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+
+from photowalk.models.history_layout import HistoryLayout
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDENS = ROOT / "tests" / "golden" / "stage1"
@@ -40,3 +44,22 @@ def test_another_number_is_noticed(tmp_path, capsys):
 def test_a_golden_that_cannot_be_read_fails_alone(tmp_path):
     (tmp_path / "ar_dmd.json").write_text(json.dumps({}))
     assert parity.compare(CHECKS["ar_dmd"], tmp_path)[0][1] == float("inf")
+
+
+def test_goldens_of_another_seed_are_drawn_as_they_say(tmp_path):
+    from parity_checks.network import read_case, tiny_weights
+
+    shape = [4, 3]
+    first = np.random.RandomState((zlib.crc32(b"a.weight") + 7) & 0x7FFFFFFF).standard_normal(shape) / 3**0.5
+    record = {"shape": shape, "first": first.astype(np.float32).flatten()[:3].tolist()}
+    (tmp_path / "dit_tiny_weights.json").write_text(json.dumps({"tensors": {"a.weight": record}}))
+    torch.testing.assert_close(tiny_weights(tmp_path)["a.weight"], torch.from_numpy(first.astype(np.float32)))
+    layout = HistoryLayout.parse("f1k1f1s1_g2")
+    drawn = {name: {"base": i, "shape": [1, 2, 4, 2, 2]} for i, name in enumerate(("x", "cond", "camera", "y_buffer"))}
+    drawn |= {"text": {"base": 5, "shape": [1, 2, 3]}, "img": {"base": 6, "shape": [1, 2, 3]}}
+    said = {"inputs": {"rule": "RandomState(s) with s = base + 7", **drawn, "t": 400.0}}
+    (tmp_path / "dit_tiny_case_c.json").write_text(json.dumps(said))
+    case = read_case(tmp_path / "dit_tiny_case_c.json", layout)
+    text = np.random.RandomState(5 + 7).standard_normal((1, 2, 3)).astype(np.float32)
+    torch.testing.assert_close(case.inputs.text, torch.from_numpy(text))
+    assert parity.checks_of(["dit_tiny_case_c", "ar_long", "letters"]).keys() == {"dit_tiny_case_c", "ar_long"}
