@@ -12,17 +12,16 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import torch
-from nano_quality import CHUNK, camera_errors, drift, generate, revisits, walk
+from nano_quality import CHUNK, camera_errors, drift, generate, nano_with, revisits, walk
 from torch import nn
 
 from photowalk.data.clips import find_clips
 from photowalk.diffusion.flow import TrainingSchedule
 from photowalk.models.nano_codec import NanoCodec
-from photowalk.models.weights import load_weights
-from photowalk.presets import load_preset
 from photowalk.scene.images import write_atomically
 from photowalk.scene.types import Clip
 from photowalk.synthetic import HELD_OUT_SEEDS
@@ -32,9 +31,11 @@ from photowalk.train.recipes import NANO
 from photowalk.train.samples import Samples, prepare_samples
 from photowalk.train.trainer import TrainingConfig, export_weights
 from photowalk.world.generator import Generator
-from photowalk.world.placement import choose_placement
 
 SCORES = ("revisit, dB", "turned, deg", "walked, %", "colour lost, of 255", "sharpness lost, %")
+
+
+rendered = lru_cache(1)(walk)  # all variants walk through a world before the next is drawn
 
 
 @dataclass(frozen=True)
@@ -92,10 +93,10 @@ def _train(variant: Variant, clips: list[Path], work: Path, start: Path, steps: 
     out = work / variant.trained / "weights"
     if (out / "text.safetensors").exists():
         return
-    generator, objective = variant.dress(_generator(start)), Objective(own_past=variant.own_past)
+    generator, objective = variant.dress(nano_with(start)), Objective(own_past=variant.own_past)
     samples: Samples = {
-        "plain": prepare_samples(clips, _generator(start), objective, work / "samples"),
-        "own": prepare_samples(clips, _generator(start), objective, work / "own_samples", "own"),
+        "plain": prepare_samples(clips, nano_with(start), objective, work / "samples"),
+        "own": prepare_samples(clips, nano_with(start), objective, work / "own_samples", "own"),
     }
     training = TrainingConfig(float("inf"), rate, warmup_steps=20, average=0.98, final_rate=1.0, max_steps=steps)
     recipe = DenoiserRecipe(training, objective, TrainingSchedule(), batch=1)
@@ -109,19 +110,11 @@ def _train(variant: Variant, clips: list[Path], work: Path, start: Path, steps: 
     export_weights(text, out / "text.safetensors", about)
 
 
-def _generator(weights: Path) -> Generator:
-    generator = load_preset("nano").build(choose_placement())
-    assert isinstance(generator.text, nn.Module)
-    load_weights(generator.denoiser, weights / "denoiser.safetensors")
-    load_weights(generator.text, weights / "text.safetensors")
-    return generator
-
-
 def _walked(name: str, variant: Variant, seed: int, frames: int, work: Path) -> list[float]:
     """The scores of one walk, from the file of an earlier call if there is one."""
     path = work / "walks" / f"{name.replace(' ', '_')}_{seed}_{frames}.json"
     if not path.exists():
-        scores = _scores(variant.dress(_generator(work / variant.trained / "weights")), walk(seed, frames))
+        scores = _scores(variant.dress(nano_with(work / variant.trained / "weights")), rendered(seed, frames))
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, lambda temporary: temporary.write_text(json.dumps(scores)))
     return json.loads(path.read_text())

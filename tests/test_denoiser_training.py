@@ -70,6 +70,17 @@ def test_a_stopped_denoiser_run_goes_on_with_the_same_losses(samples, tmp_path):
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
 
 
+def test_how_pictures_look_may_count_too(samples, tmp_path):
+    lines = {}
+    for look in (0.0, 0.5):
+        train_denoiser(
+            tiny_preset().build(CPU), samples, recipe(2, objective=replace(OURS, look=look)), tmp_path / str(look)
+        )
+        lines[look] = json.loads((tmp_path / str(look) / "log.jsonl").read_text().splitlines()[0])
+    assert "look" not in lines[0.0]
+    assert lines[0.5]["loss"] == pytest.approx(lines[0.0]["loss"] + 0.5 * lines[0.5]["look"], rel=1e-5)
+
+
 def test_no_samples_no_training(tmp_path):
     with pytest.raises(ValueError, match="prepare_samples"):
         train_denoiser(tiny_preset().build(CPU), [], recipe(1), tmp_path)

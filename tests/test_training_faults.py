@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -39,6 +40,13 @@ def draw_from_a_bad_file(random):
 
 def draw_and_die(random):
     if random.initial_seed() == 6:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return draw(random)
+
+
+def draw_and_die_once(marker, random):
+    if random.initial_seed() == 6 and not marker.exists():
+        marker.touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return draw(random)
 
@@ -110,3 +118,19 @@ def test_a_process_that_dies_is_named_and_the_run_goes_on_when_called_again(tmp_
         [(line["step"], line["loss"]) for line in lines(tmp_path / name / "log.jsonl")] for name in ("cut", "whole")
     )
     assert found == wanted
+
+
+@pytest.mark.parametrize("checkpoint_every", [0.0, 1e6])
+def test_a_process_that_dies_once_is_survived(tmp_path, checkpoint_every):
+    config = replace(CONFIG, workers=2, checkpoint_every=checkpoint_every)
+    cut = run(tmp_path / "cut", partial(draw_and_die_once, tmp_path / "died"), config)
+    whole = run(tmp_path / "whole", draw, config)
+    assert (tmp_path / "died").exists()
+    for one, other in zip(cut.parameters(), whole.parameters()):
+        assert torch.equal(one, other)
+    found, wanted = (
+        [(line["step"], line["loss"]) for line in lines(tmp_path / name / "log.jsonl")] for name in ("cut", "whole")
+    )
+    assert found == wanted
+    (fault,) = lines(tmp_path / "cut" / "faults.jsonl")
+    assert "ended unasked" in fault["fault"]

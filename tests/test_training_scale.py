@@ -20,7 +20,7 @@ from torch import nn
 from photowalk.models.conditioning import Conditioning
 from photowalk.models.world_transformer import WorldTransformer
 from photowalk.train.checkpoints import ABOUT
-from photowalk.train.parallel import joined, recompute_blocks
+from photowalk.train.parallel import joined, recompute_blocks, token_share
 from photowalk.train.trainer import TrainingConfig, export_weights, train
 from photowalk.world.placement import Placement
 
@@ -61,6 +61,7 @@ def learn(folder: Path, config: TrainingConfig) -> None:
     """Train the tiny denoiser and its text encoder, and export them."""
     generator = tiny_preset().build(CPU)
     parts = nn.ModuleDict({"denoiser": generator.denoiser, "text": generator.text})
+    share = token_share(config.context)
     if "RANK" in os.environ and config.shard == 1:  # they begin with weights of their own; the first one's count
         for parameter in parts.parameters():
             parameter.data += int(os.environ["RANK"])
@@ -68,7 +69,7 @@ def learn(folder: Path, config: TrainingConfig) -> None:
     def loss_of(batch):
         noise, text = batch["noise"], generator.text.encode(["a room"])
         conditioning = Conditioning(**{name: value for name, value in batch.items() if name != "noise"}, text=text)
-        velocity = generator.denoiser(noise, torch.tensor([700.0]), conditioning)
+        velocity = generator.denoiser(noise, torch.tensor([700.0]), conditioning, share=share)
         return {"loss": (velocity - noise).square().mean()}
 
     train(parts, draw, loss_of, config, folder, CPU)
@@ -95,6 +96,8 @@ def runs(tmp_path_factory) -> Path:
         (folder / "replicas", CONFIG),
         (folder / "shards", replace(CONFIG, shard=2)),
         (folder / "shards_recomputed", replace(recomputed, shard=2)),
+        (folder / "context", replace(CONFIG, context=2)),
+        (folder / "context_shards_recomputed", replace(recomputed, context=2, shard=2)),
         (folder / "replicas_cut", replace(CONFIG, max_steps=2)),
         (folder / "replicas_cut", CONFIG),
         (folder / "shards_cut", replace(CONFIG, shard=2, max_steps=2)),
@@ -109,7 +112,7 @@ def runs(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", ["replicas", "shards"])
+@pytest.mark.parametrize("name", ["replicas", "shards", "context"])
 def test_two_processes_give_the_losses_of_one(runs, name):
     torch.testing.assert_close(losses(runs / name), losses(runs / "alone"), rtol=TOLERANCE, atol=0)
     alone, shared = (load_file(runs / folder / "weights.safetensors") for folder in ("alone", name))
@@ -118,7 +121,7 @@ def test_two_processes_give_the_losses_of_one(runs, name):
         torch.testing.assert_close(shared[key], value, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["alone_recomputed", "shards_recomputed"])
+@pytest.mark.parametrize("name", ["alone_recomputed", "shards_recomputed", "context_shards_recomputed"])
 def test_blocks_computed_twice_give_the_same_losses(runs, name):
     torch.testing.assert_close(losses(runs / name), losses(runs / "alone"), rtol=TOLERANCE, atol=0)
 

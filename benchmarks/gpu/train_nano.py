@@ -98,6 +98,7 @@ def _train(part: str, arguments: argparse.Namespace, amount: Amount, cores: int)
         start=learnt if part == "own" else None if part == "distil" else arguments.start,
         batch_factor=amount.batch_factor,
         workers=min(cores, 12),
+        own_past=0.0 if part == "denoiser" else None,
         teacher=learnt if part == "distil" else None,
     )
     for path in train_part(RECIPES[part], order):

@@ -77,21 +77,16 @@ def load(source: MicroBatches[Batch], order: Iterator[int], workers: int) -> Ite
     return iter(DataLoader(source, batch_size=None, sampler=_Order(order), num_workers=workers))
 
 
-def naming_dead_workers(work: Callable[[], None]) -> None:
-    """Do work that draws batches. Raises TrainingError if a process that draws them ends unasked: torch then breaks
-    into whatever runs, and again and again for as long as its loader is held, so nothing of the work is kept."""
-    died = None
+def death_of_drawers(work: Callable[[], None]) -> str | None:
+    """Do work that draws batches. The words of torch if a process that draws them ended unasked: torch then breaks into
+    whatever runs, and again and again for as long as its loader is held, so nothing of the work is kept."""
     try:
         work()
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
-        died = str(error)
-    if died:
-        raise TrainingError(
-            f"a process that draws batches ended unasked: {died} Killed processes mostly lacked memory. The checkpoint "
-            "is whole: call again with fewer --workers, and the training goes on from there"
-        )
+        return str(error)
+    return None
 
 
 def read_sample(path: Path) -> dict[str, Tensor]:

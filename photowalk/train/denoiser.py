@@ -10,10 +10,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from photowalk.diffusion.flow import TIMESTEPS, TrainingSchedule, interpolate
+from photowalk.diffusion.flow import TIMESTEPS, TrainingSchedule, clean_estimate, interpolate
 from photowalk.models.conditioning import Conditioning
+from photowalk.models.image_tokens import ImageTokens
+from photowalk.models.nano_codec import NanoCodec
 from photowalk.train.live import Live, LiveChunk, live_batch
+from photowalk.train.looks import Look
 from photowalk.train.objective import Objective, prediction_error
+from photowalk.train.parallel import token_share
 from photowalk.train.pictures import chunk_grid
 from photowalk.train.samples import Batch, Samples, draw_batch
 from photowalk.train.trainer import Losses, TrainingConfig, train
@@ -50,6 +54,9 @@ def train_denoiser(
     channels = torch.ones(1) if channel_weight is None else channel_weight / channel_weight.mean()
     channels = channels.view(-1, 1, 1, 1).to(generator.placement.device)
 
+    look = _look(generator) if objective.look else None
+    share = token_share(recipe.training.context)
+
     def batch_of(drawn: Batch | LiveChunk) -> Batch:
         return drawn if isinstance(drawn, Batch) else live_batch(drawn, generator, objective, recipe.schedule)
 
@@ -59,10 +66,16 @@ def train_denoiser(
         clean, noise, sigma = (value.to(device) for value in (batch.tensors["clean"], batch.noise, batch.sigma))
         conditioning = batch.conditioning(generator, objective)
         noisy = interpolate(clean, noise, sigma)
-        velocity = denoiser(noisy, sigma * TIMESTEPS, conditioning).float()
+        velocity = denoiser(noisy, sigma * TIMESTEPS, conditioning, share=share).float()
         weight = batch.weight.to(device)
         error = prediction_error(objective, velocity, noisy, clean, noise, sigma, weight)
-        return losses(error * channels, clean, conditioning, objective.hole_weight, channels)
+        found = losses(error * channels, clean, conditioning, objective.hole_weight, channels)
+        if look is None:
+            return found
+        unlike = look.error(
+            clean_estimate(noisy, velocity, sigma), clean, importance(conditioning, objective.hole_weight)
+        )
+        return found | {"loss": found["loss"] + objective.look * unlike, "look": unlike}
 
     def picture() -> Tensor:
         batch = batch_of(draw(torch.Generator().manual_seed(SHOWN_SEED)))
@@ -91,15 +104,26 @@ def losses(error: Tensor, clean: Tensor, conditioning: Conditioning, hole_weight
     known = conditioning.known.mean(1, keepdim=True)
     error = error.mean(1, keepdim=True)
     floor = ((conditioning.warp - clean).square() * channels).mean(1, keepdim=True)
-    importance = 1 + (hole_weight - 1) * (1 - known)
 
     def share(values: Tensor, where: Tensor) -> Tensor:
         return (values * where).sum() / where.sum().clamp_min(1)
 
     return {
-        "loss": share(error, importance),
+        "loss": share(error, importance(conditioning, hole_weight)),
         "holes": share(error, 1 - known),
         "known": share(error, known),
         "warp_in_holes": share(floor, 1 - known),
         "warp_in_known": share(floor, known),
     }
+
+
+def importance(conditioning: Conditioning, hole_weight: float) -> Tensor:
+    """How much the places of a chunk count, [B, 1, T, h, w]."""
+    return 1 + (hole_weight - 1) * (1 - conditioning.known.mean(1, keepdim=True))
+
+
+def _look(generator: Generator) -> Look:
+    codec, image = generator.codec, generator.image
+    if not isinstance(codec, NanoCodec) or not isinstance(image, ImageTokens):
+        raise ValueError("how pictures look is told for nano's latents alone; train this denoiser with look=0")
+    return Look(codec, image.features)

@@ -23,6 +23,7 @@ from photowalk.models.squeeze_features import SqueezeFeatures
 from photowalk.scene.images import quantise, to_bytes, write_atomically
 from photowalk.scene.types import Clip, View
 from photowalk.train.batches import read_sample
+from photowalk.train.looks import feature_error
 from photowalk.train.pictures import grid
 from photowalk.train.trainer import Losses, TrainingConfig, train
 from photowalk.world.placement import Placement
@@ -104,7 +105,7 @@ def train_detail(
         restored = network.restore(decoded, warped, known)
         error = (restored - truth).abs().mean(1, keepdim=True)
         floor = (known * warped + (1 - known) * decoded - truth).abs().mean()
-        look = _feature_error(features, restored / 2 + 0.5, batch["truth"])
+        look = feature_error(features, restored / 2 + 0.5, batch["truth"])
         return {
             "loss": error.mean() + recipe.feature_weight * look,
             "error": error.mean(),
@@ -187,14 +188,3 @@ def _draw(samples: Sequence[Path], recipe: DetailRecipe, random: torch.Generator
             crop = value[frame, :, top : top + recipe.crop[0], left : left + recipe.crop[1]].float() / 255
             crops.setdefault(name, []).append(crop.flip(-1) if mirrored else crop)
     return {name: torch.stack(values) for name, values in crops.items()}
-
-
-def _feature_error(features: SqueezeFeatures, restored: Tensor, truth: Tensor) -> Tensor:
-    """Mean absolute difference of the features at the three finest scales, relative to their size."""
-    with torch.no_grad():
-        wanted = features(truth)[:3]
-    errors = [
-        (a.float() - b.float()).abs().mean() / b.float().abs().mean().clamp_min(1e-3)
-        for a, b in zip(features(restored)[:3], wanted)
-    ]
-    return torch.stack(errors).mean()

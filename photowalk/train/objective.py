@@ -55,6 +55,8 @@ class Objective:
     # counts; for few steps. "velocity": of the velocity, weighted by a bell that is zero there.
     error: Literal["clean", "velocity"] = "clean"
     hole_weight: float = 4.0  # how much more invented places count than warped ones, which are most of a frame
+    # How much the error of features of the pictures counts beside it (`train/looks.py`), for nano's latents only.
+    look: float = 0.0
     # Parts of parameter names that learn; empty: all. The published list is undone before training begins.
     trainable: tuple[str, ...] = ()
     # Whether weights are kept in float32 beside the bfloat16 that computes. In bfloat16 a step of the published size

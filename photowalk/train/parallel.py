@@ -22,7 +22,9 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_f
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import checkpoint
 
+from photowalk.models.token_share import ALL_TOKENS, TokenShare
 from photowalk.models.world_transformer import WorldTransformer
+from photowalk.parallel.tokens import TokensAmong
 from photowalk.world.placement import Placement
 
 PATIENCE = timedelta(hours=6)  # for the slowest process, which may be making samples
@@ -63,6 +65,27 @@ def joined() -> Iterator[Processes]:
 def processes() -> Processes:
     """Those that were joined."""
     return Processes(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Processes()
+
+
+def drawers(context: int) -> Processes:
+    """Those among which batches are shared out: groups of `context` processes that work on one batch together. Raises
+    ValueError."""
+    here = processes()
+    if context < 1 or here.count % context:
+        raise ValueError(
+            f"{here.count} processes cannot work on batches in groups of {context}; give a divisor of their number"
+        )
+    return Processes(here.rank // context, here.count // context)
+
+
+def token_share(context: int) -> TokenShare:
+    """The tokens of this process in its group of `context`. Every process has to ask, in the same order."""
+    group = drawers(context)
+    if context == 1:
+        return ALL_TOKENS
+    ranks = torch.arange(processes().count).split(context)
+    groups = [dist.new_group(members.tolist(), timeout=PATIENCE) for members in ranks]
+    return TokensAmong(processes().rank % context, context, groups[group.rank])
 
 
 def wait_for_all() -> None:

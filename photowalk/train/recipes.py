@@ -49,7 +49,7 @@ from photowalk.world.generator import Generator
 from photowalk.world.placement import choose_placement
 
 NANO = WEIGHTS / "nano"
-DENOISER_OBJECTIVE = Objective()
+DENOISER_OBJECTIVE = Objective(look=0.3)
 _logger = logging.getLogger(__name__)
 ABOUT = {"licence": "Apache-2.0", "project": "photowalk nano"}
 
@@ -72,6 +72,8 @@ class Order:
     training: Mapping[str, object] = field(default_factory=dict)  # fields of TrainingConfig in place of the recipe's
     generated: tuple[Path, ...] = ()  # folders of worlds, whose walks splats learn from beside the clips
     teacher: Path | None = None  # a folder with the weights of the denoiser to distil; None: nano's
+    retakes: int = 0  # denoiser and distil: other recordings of every clip, by mirror, backwards and in other light
+    own_past: float | None = None  # denoiser: share of samples behind one; None: the objective's, none without start
     rank: int | None = None  # of the change that a distilled student learns; None: all its weights learn
 
     def config(self, recipe: TrainingConfig) -> TrainingConfig:
@@ -89,6 +91,8 @@ def train_part(part: str, order: Order) -> list[Path]:
         raise ValueError(
             f"{part} does not learn from worlds drawn on the way; render some with python -m photowalk.synthetic FOLDER"
         )
+    if order.training.get("context", 1) != 1 and part != "denoiser":
+        raise ValueError(f"processes cannot work on a batch of {part} together; --context is for the denoiser")
     weights = PARTS[part](order)
     paths = [order.out / f"{name}.safetensors" for name in weights]
     for path, module in zip(paths, weights.values()):
@@ -143,14 +147,26 @@ def _denoiser(order: Order) -> dict[str, nn.Module]:
         load_weights(generator.denoiser, order.start / "denoiser.safetensors")
         load_weights(text, order.start / "text.safetensors")
     training = order.config(TrainingConfig(order.minutes, 5e-4, warmup_steps=80, average=0.995))
-    objective = DENOISER_OBJECTIVE if order.start else replace(DENOISER_OBJECTIVE, own_past=0.0)
+    objective = _own_share(order)
     recipe = DenoiserRecipe(training, objective, TrainingSchedule(), batch=order.batch_factor)
     if order.synthetic:
         samples = Live(FromWorlds((nano().height, nano().width)), objective, nano().chunk_frames)
     else:
-        samples = denoiser_samples(order, generator, own=order.start is not None)
+        samples = denoiser_samples(order, generator, own=objective.own_past > 0)
     train_denoiser(generator, samples, recipe, order.work, codec.deviation)  # what varies most is seen most
     return {"denoiser": generator.denoiser, "text": text}
+
+
+def _own_share(order: Order) -> Objective:
+    """Who begins from nothing has no past of its own. Raises ValueError for a share that cannot be."""
+    share = order.own_past
+    if share is None:
+        share = DENOISER_OBJECTIVE.own_past if order.start else 0.0
+    if not 0 <= share <= 1 or (share and not order.start):
+        raise ValueError(
+            f"{share:g} is no share of samples behind a past of its own; give 0 to 1, and more than 0 with --start only"
+        )
+    return replace(DENOISER_OBJECTIVE, own_past=share)
 
 
 def _distil(order: Order) -> dict[str, nn.Module]:
@@ -173,14 +189,20 @@ def _distil(order: Order) -> dict[str, nn.Module]:
 
 
 def denoiser_samples(order: Order, generator: Generator, *, own: bool) -> dict[Kind, list[Path]]:
-    """Plain ones, and if the generator has learnt to draw, those that show it its own drawings (self-augmentation)."""
+    """Plain ones, and if the generator has learnt to draw, those that show it its own drawings (self-augmentation), of
+    the clips as they are."""
     clips = _clips(order)
     kinds: dict[Kind, str] = {"plain": "samples", "own": "own_samples"} if own else {"plain": "samples"}
     return {
         kind: _shared(
             clips,
             lambda part, kind=kind, name=name: prepare_samples(
-                part, generator, DENOISER_OBJECTIVE, order.work / name, kind
+                part,
+                generator,
+                DENOISER_OBJECTIVE,
+                order.work / name,
+                kind,
+                retakes=order.retakes if kind == "plain" else 0,
             ),
         )
         for kind, name in kinds.items()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from photowalk.scene.types import Clip
 from photowalk.train.batches import read_sample
 from photowalk.train.films import Film, chunk_frames, clean_latents, condition, drawn_again, film_of
 from photowalk.train.objective import Kind, Objective, corrupted
+from photowalk.train.retakes import retake
 from photowalk.world.generator import Generator
 from photowalk.world.preview import Preview
 
@@ -30,20 +32,30 @@ Samples = Mapping[Kind, Sequence[Path]]
 
 
 def prepare_samples(
-    clips: Sequence[Path], generator: Generator, objective: Objective, folder: Path, kind: Kind = "plain"
+    clips: Sequence[Path],
+    generator: Generator,
+    objective: Objective,
+    folder: Path,
+    kind: Kind = "plain",
+    *,
+    retakes: int = 0,
 ) -> list[Path]:
-    """Build the samples of clip folders once; those that exist already in `folder` are kept. Raises ValueError."""
+    """Build the samples of clip folders and of `retakes` other recordings of each once; those that exist already in
+    `folder` are kept. Raises ValueError."""
     folder.mkdir(parents=True, exist_ok=True)
-    for clip_folder in clips:
-        if (folder / f"{clip_folder.name}.done").exists():
+    for clip_folder, take in product(clips, range(1 + retakes)):
+        name = f"{clip_folder.name}-{take}" if take else clip_folder.name
+        if (folder / f"{name}.done").exists():
             continue
-        clip, seed = read_clip(clip_folder), zlib.crc32(clip_folder.name.encode())
+        clip, seed = read_clip(clip_folder), zlib.crc32(name.encode())
+        if take:
+            clip = retake(clip, torch.Generator().manual_seed(seed))
         for i, sample in enumerate(build_samples(clip, generator, objective, kind, seed)):
-            tensors = {name: value.half().contiguous() for name, value in sample.items()}
+            tensors = {key: value.half().contiguous() for key, value in sample.items()}
             about = {"prompt": clip.prompt}
-            path = folder / f"{clip_folder.name}_{i}.safetensors"
+            path = folder / f"{name}_{i}.safetensors"
             write_atomically(path, lambda temporary, t=tensors, a=about: save_file(t, temporary, a))
-        (folder / f"{clip_folder.name}.done").touch()
+        (folder / f"{name}.done").touch()
     return sorted(folder.glob("*.safetensors"))
 
 

@@ -24,8 +24,8 @@ from photowalk.train.batches import (
     MicroBatches,
     OnFault,
     TrainingError,
+    death_of_drawers,
     load,
-    naming_dead_workers,
     numbers,
     seed_of,
 )
@@ -33,6 +33,7 @@ from photowalk.train.checkpoints import Learner, Run
 from photowalk.train.logs import Log
 from photowalk.train.parallel import (
     average_gradients,
+    drawers,
     mean_over_processes,
     processes,
     recompute_blocks,
@@ -44,6 +45,7 @@ from photowalk.world.placement import Placement
 
 Losses = dict[str, Tensor]  # "loss" is minimised, the others are logged
 GENTLE = 0.1  # of the learning rate
+DEATHS = 3  # of processes that draw batches, after one checkpoint, before a training stops
 Batch = TypeVar("Batch")
 
 
@@ -66,6 +68,7 @@ class TrainingConfig:
     gentle: tuple[str, ...] = ()  # prefixes of parameters that know much already and learn at a tenth of the rate
     master_weights: bool = True  # weights are kept in float32, whatever computes
     shard: int = 1  # among how many processes the weights are split; 1: each has all of them
+    context: int = 1  # how many processes work on the tokens of one batch together, where `loss_of` shares them
     checkpoint_activations: bool = False  # blocks are computed again in the backward pass, for less memory
     on_fault: OnFault = "stop"  # at what cannot be read; "skip" draws something else and says so
     patience: int = 10  # steps in a row that may be skipped, because a gradient is not a number
@@ -90,11 +93,12 @@ def train(
     but rounding. Raises TrainingError for data that cannot be drawn and for gradients that stay no numbers.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    here = processes()
+    here = drawers(config.context)
     micro_batches = config.micro_batches or here.count
     if micro_batches % here.count:
         raise ValueError(
-            f"{micro_batches} micro-batches a step cannot be shared out among {here.count} processes; give a multiple"
+            f"{micro_batches} micro-batches a step cannot be shared out among {here.count} "
+            f"{'processes' if config.context == 1 else 'groups of processes'}; give a multiple"
         )
     spread(module, config.shard, placement)
     if config.master_weights:
@@ -104,6 +108,9 @@ def train(
     learner = _learner(module, config)
     run = checkpoints.resume(folder, learner)
     log = Log(folder, run.step, run.noted, tensorboard=config.tensorboard)
+    survives = config.workers > 0 and processes().count == 1  # others would wait for a process that goes back
+    if survives and run.step == 0:
+        checkpoints.save(folder, learner, run)
 
     def take_steps() -> None:
         order = numbers(run.step, config.max_steps, micro_batches, here)
@@ -121,7 +128,18 @@ def train(
                 checkpoints.save(folder, learner, run)
                 saved = run.seconds
 
-    naming_dead_workers(take_steps)
+    fallen_back_to, deaths = -1, 0
+    while died := death_of_drawers(take_steps):
+        reached = run.step
+        if not survives or deaths == DEATHS:
+            raise TrainingError(
+                f"a process that draws batches ended unasked: {died} Killed processes mostly lacked memory. The "
+                "checkpoint is whole: call again with fewer --workers, and the training goes on from there"
+            )
+        run = checkpoints.resume(folder, learner)  # the step may have been half taken
+        fallen_back_to, deaths = run.step, deaths + 1 if run.step == fallen_back_to else 1
+        log = Log(folder, run.step, run.noted, tensorboard=config.tensorboard)
+        log.fault(run.step, f"a process that draws batches ended unasked at step {reached}; went on from here: {died}")
     if run.noted:
         log.write(run.step, run.seconds / 60, _learning_rate(config, run))
     checkpoints.save(folder, learner, run)

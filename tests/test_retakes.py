@@ -1,0 +1,97 @@
+"""Other recordings of a place, made of one, and how unlike pictures look."""
+
+import torch
+from tiny import CHUNK_FRAMES, HEIGHT, WIDTH, tiny_preset
+
+from photowalk.data.clips import write_clip
+from photowalk.geometry.cameras import Cameras
+from photowalk.models.squeeze_features import SqueezeFeatures
+from photowalk.scene.types import Clip
+from photowalk.scene.warping import composite
+from photowalk.synthetic import SyntheticWorld
+from photowalk.train.looks import Look, feature_error
+from photowalk.train.objective import Objective
+from photowalk.train.retakes import mirrored, retake
+from photowalk.train.samples import prepare_samples
+from photowalk.world.placement import Placement
+
+CPU = Placement(torch.device("cpu"), torch.float32, "test")
+
+
+def short_walk(frames: int = 9) -> Clip:
+    world = SyntheticWorld.sample(3)
+    cameras = world.walk(frames, 3, size=(HEIGHT, WIDTH), style="onward")
+    intrinsics = cameras.intrinsics.clone()
+    intrinsics[..., 0, 2] += 5.0  # a lens that does not look through the middle
+    return world.render(Cameras(cameras.camera_from_world, intrinsics, HEIGHT, WIDTH))
+
+
+def test_a_mirrored_walk_is_a_walk_through_a_mirrored_world():
+    clip = short_walk()
+    other = mirrored(clip)
+    other.cameras.check()
+    target = slice(len(clip) - 1, len(clip))
+    seen, turned = (composite([one.view(0)], one.cameras[target]) for one in (clip, other))
+    assert float(seen.known.float().mean()) > 0.5
+    both = seen.known & turned.known.flip(-1)
+    assert float(both.float().sum()) > 0.98 * float(seen.known.float().sum())
+    apart = (seen.video - turned.video.flip(-1)).abs().amax(1)[both]
+    assert float((apart < 0.02).float().mean()) > 0.98
+    again = mirrored(other)
+    for one, two in ((clip.cameras.camera_from_world, again.cameras.camera_from_world), (clip.video, again.video)):
+        torch.testing.assert_close(one, two)
+
+
+def test_a_retake_keeps_place_and_length_and_follows_from_its_chance():
+    clip = short_walk()
+    takes = [retake(clip, torch.Generator().manual_seed(seed)) for seed in range(8)]
+    assert {len(take) for take in takes} == {len(clip)}
+    paths = {tuple(take.cameras.centres.flatten().tolist()) for take in takes}
+    assert len(paths) == 4  # mirrored or not, backwards or not
+    assert all(float(take.video.min()) >= 0 and float(take.video.max()) <= 1 for take in takes)
+    assert len({float(take.video.mean()) for take in takes}) == len(takes)
+    again = retake(clip, torch.Generator().manual_seed(0))
+    assert torch.equal(again.video, takes[0].video)
+
+
+def test_retakes_become_samples_beside_those_of_the_clip(tmp_path):
+    clip = short_walk(CHUNK_FRAMES + 1)
+    write_clip(tmp_path / "clips" / "walk", clip, source="test", licence="CC0-1.0")
+    generator, clips = tiny_preset().build(CPU), [tmp_path / "clips" / "walk"]
+    (plain,) = prepare_samples(clips, generator, Objective(), tmp_path / "samples")
+    written = plain.stat().st_mtime_ns
+    paths = prepare_samples(clips, generator, Objective(), tmp_path / "samples", retakes=2)
+    assert [path.name for path in paths] == [f"walk{take}_0.safetensors" for take in ("-1", "-2", "")]
+    assert plain.stat().st_mtime_ns == written
+
+
+def test_pictures_look_as_unlike_as_their_features_differ():
+    torch.manual_seed(0)
+    features, truth = SqueezeFeatures().requires_grad_(False), torch.rand(1, 3, 64, 192)
+    blurred = torch.nn.functional.avg_pool2d(truth, 5, 1, 2)
+    made = blurred.clone().requires_grad_()
+    error = feature_error(features, made, truth)
+    assert float(feature_error(features, truth, truth)) == 0
+    assert float(error.detach()) > 2 * float(feature_error(features, 0.9 * truth + 0.1 * blurred, truth))
+    error.backward()
+    assert made.grad is not None
+    assert float(made.grad.abs().sum()) > 0
+    half = torch.cat([truth[..., :96], blurred[..., 96:]], dim=-1)
+    left = torch.zeros(1, 1, 4, 12)
+    left[..., :2] = 1  # far from the blurred half
+    assert float(feature_error(features, half, truth, left)) < 1e-6
+    assert float(feature_error(features, half, truth, 1 - left)) > 0.1
+
+
+def test_chunks_are_compared_by_the_pictures_of_their_latents():
+    torch.manual_seed(0)
+    codec = tiny_preset().build(CPU).codec
+    look = Look(codec, SqueezeFeatures().requires_grad_(False), frames=4)
+    clean = torch.randn(1, codec.channels, 4, 4, 6)
+    weight = torch.ones(1, 1, 4, 4, 6)
+    between = clean.clone()
+    between[:, codec.config.picture_channels :] += 1  # says nothing of the pictures that end latent frames
+    assert float(look.error(between, clean, weight)) == 0
+    other = clean.clone()
+    other[:, : codec.config.picture_channels] *= 0.5
+    assert float(look.error(other, clean, weight)) > 0.05
