@@ -14,7 +14,8 @@ _BELOW_SCENE = {"geometry", "kernels"}
 _BELOW_WORLD = _BELOW_SCENE | {"scene", "memory", "diffusion", "models", "perception", "parallel"}
 
 # Part of the package -> the other parts that it may import. A part is a folder or a file directly in photowalk/;
-# the session is one of its own, because it stands above the rest of world/, and so are the networks of checkpoints/.
+# the session and what it finishes worlds with are parts of their own, because they stand above the rest of world/, and so
+# are the networks of checkpoints/.
 MAY_IMPORT = {
     "geometry": set(),
     "kernels": set(),
@@ -28,7 +29,9 @@ MAY_IMPORT = {
     "perception": _BELOW_SCENE | {"scene", "models"},
     "world": _BELOW_WORLD,
     "presets": _BELOW_WORLD | {"world", "checkpoints"},
-    "world.session": _BELOW_WORLD | {"world", "presets", "reconstruct", "export"},
+    "world.lifting": _BELOW_WORLD | {"world", "presets", "reconstruct", "export"},
+    "world.exporting": _BELOW_SCENE | {"scene", "world", "export"},
+    "world.session": _BELOW_WORLD | {"world", "world.lifting", "world.exporting", "presets"},
     "reconstruct": _BELOW_SCENE | {"scene", "models", "perception"},
     "simulate": _BELOW_SCENE | {"scene", "world"},
     "export": _BELOW_SCENE | {"scene", "models", "perception"},
@@ -38,7 +41,7 @@ MAY_IMPORT = {
 # These see whatever they use, and nobody but each other and the command line sees them.
 ENDS = {"train", "evaluate", "studio", "cli"}
 
-DEVICES_ARE_NAMED_IN = ("world/placement.py", "train/", "cli.py")
+DEVICES_ARE_NAMED_IN = ("world/placement.py", "train/", "cli.py", "export/nurec.py")  # the last: words of a file format
 SIZES_ARE_NAMED_IN = ("presets.py", "train/")
 
 

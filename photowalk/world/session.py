@@ -6,48 +6,30 @@ generator's business, how they are kept the store's.
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
-import torch
-
-from photowalk.export.contents import Contents
-from photowalk.export.formats import format_of
 from photowalk.geometry.cameras import Cameras
-from photowalk.geometry.path_files import is_path_file
-from photowalk.geometry.path_language import plan
-from photowalk.geometry.paths import PathError
-from photowalk.geometry.published_paths import follows_ground, plan_published
-from photowalk.models.splat_head import RATIOS
 from photowalk.perception.captions import Captioner
-from photowalk.perception.ground import ground_normal
-from photowalk.presets import PRESETS, Preset, depth_estimator, depth_licence, gives_splats, load_preset, splat_network
-from photowalk.scene.collision import shorten
+from photowalk.presets import PRESETS, Preset, depth_estimator, depth_licence, load_preset
 from photowalk.scene.depth_files import read_depth
-from photowalk.scene.ground import EYE_HEIGHT, level, read_ground
 from photowalk.scene.images import Fit, read_photo
-from photowalk.scene.mesh_files import read_mesh
 from photowalk.scene.posed_pictures import read_posed_pictures
-from photowalk.scene.types import Clip, Scene
 from photowalk.world.generator import Generator
-from photowalk.world.placement import Placement, choose_placement
+from photowalk.world.placement import Placement
+from photowalk.world.planning import check_path, plan_walk
 from photowalk.world.progress import OnStep, Progress
+from photowalk.world.report import describe
+from photowalk.world.request import check_guidance, check_size, focal_length, made_from
 from photowalk.world.state import WorldState, depth_quantile
-from photowalk.world.store import FRAMES_PER_SECOND, Job, Manifest, WorldError, WorldStore, create, new_world
+from photowalk.world.store import Manifest, WorldError, WorldStore, create, new_world
 from photowalk.world.wording import Wording
-
-if TYPE_CHECKING:
-    from photowalk.reconstruct.lift import Lifter
-    from photowalk.reconstruct.meshing import Meshes
 
 Note = Callable[[str], None]
 NO_CAPTIONS: Mapping[int, str] = MappingProxyType({})
-_FILES = ("world.json", "photo.png", "preview.png", "walk.mp4")  # of a world's folder, besides its folders
 
 
 def _ignore(_: object) -> None:
@@ -120,7 +102,7 @@ class World:
                 width,
                 seed,
                 prompt,
-                _source(photo, depth, fov_deg, depth_model, legacy, views),
+                made_from(photo, depth, fov_deg, depth_model, legacy, views),
                 path,
             )
             return cls(WorldStore(folder), preset=preset, placement=placement)._finish(wanted, on_step, on_note)
@@ -129,22 +111,16 @@ class World:
         original = (picture.original_height, picture.original_width)
         known_depth = None if depth is None else read_depth(depth, height, width, photo_size=original, fit=fit)
         pictures = [] if views is None else read_posed_pictures(views, height, width, photo=photo)
-        focal_px = picture.focal_px if fov_deg is None else _focal_px(fov_deg, width)
+        focal_px = picture.focal_px if fov_deg is None else focal_length(fov_deg, width)
         camera = None
         if isinstance(path, str):  # a wrong path should not wait for the networks
-            stand_in = Cameras.from_fov(torch.eye(4), 60.0, height, width)
-            if legacy:
-                up = torch.tensor([0.0, -1.0, 0.0])
-                planned = plan_published(path, stand_in, centre_depth=1.0, chunk=preset.chunk_frames, ground_normal=up)
-                camera = planned[0] if is_path_file(path) else None  # the world is the file's
-            else:
-                plan(path, stand_in, start_of_walk=stand_in, reference_depth=1.0, chunk=preset.chunk_frames)
+            camera = check_path(path, height, width, preset.chunk_frames, legacy=legacy)
         with new_world(folder) as partial:
             generator = _with_depth(preset.build(placement, size=(height, width), on_note=on_note), depth_model)
             if generator.depth.name != "nano":
                 on_note(f"depth by {generator.depth.name}")
-            _check_size(height, width, generator)
-            _check_guidance(negative_prompt, generator)
+            check_size(height, width, generator)
+            check_guidance(negative_prompt, generator)
             device = generator.placement.device
             known_depth = None if known_depth is None else known_depth.to(device)
             on_step(Progress("photo", 0, 1))
@@ -163,13 +139,13 @@ class World:
                 width=width,
                 chunk_frames=preset.chunk_frames,
                 seed=seed,
-                source=_source(photo, depth, fov_deg, depth_model, legacy, views),
+                source=made_from(photo, depth, fov_deg, depth_model, legacy, views),
                 licences=_licences(preset, generator),
                 depth_network=generator.depth.name,
                 reference_depth=depth_quantile(state.first.depth, generator.config.reference_quantile),
             )
             wording = Wording(prompt, captions, negative_prompt, captioner)
-            job, cameras = (None, None) if path is None else _plan(path, state, manifest, wording, seed, on_note)
+            job, cameras = (None, None) if path is None else plan_walk(path, state, manifest, wording, seed, on_note)
             create(partial, manifest, state.first.image.cpu(), state.chunks[0], job, cameras)
         world = cls.open(folder, generator)
         return world if path is None else world.extend(on_step=on_step)
@@ -201,8 +177,8 @@ class World:
                     prompt = manifest.chunks[0 if captioner else -1].prompt
                 seed = manifest.seed if seed is None else seed
                 wording = Wording(prompt, captions, negative_prompt, captioner)
-                _check_guidance(negative_prompt, self._built(on_note))
-                self._store.begin(*_plan(path, self.state, manifest, wording, seed, on_note))
+                check_guidance(negative_prompt, self._built(on_note))
+                self._store.begin(*plan_walk(path, self.state, manifest, wording, seed, on_note))
             elif manifest.job is None and (self.folder / "walk.mp4").exists():
                 raise WorldError(f"{self.folder} has no interrupted walk to continue; give a path to walk along")
             if self._store.manifest.job is not None:
@@ -311,43 +287,7 @@ class World:
 
     def info(self) -> dict:
         """What the world is, as plain values; lengths are in metres where the depth is."""
-        manifest, cameras = self._store.manifest, self._store.cameras()
-        metres = manifest.metres_per_unit or 1.0
-        centres = metres * cameras.centres.double()
-        focal = float(cameras.intrinsics[0, 0, 0])
-        return {
-            "folder": str(self.folder),
-            "version": manifest.version,
-            "preset": manifest.preset,
-            "size": [manifest.height, manifest.width],
-            "frames": manifest.frames,
-            "seconds": manifest.frames / FRAMES_PER_SECOND,
-            "seed": manifest.seed,
-            "source": manifest.source,
-            "chunks": [
-                {name: value for name, value in asdict(entry).items() if name != "files"} for entry in manifest.chunks
-            ],
-            "cameras": {
-                "focal_px": focal,
-                "fov_deg": math.degrees(2 * math.atan(manifest.width / 2 / focal)),
-                "walked": float(centres.diff(dim=0).norm(dim=-1).sum()),
-                "farthest": float((centres - centres[0]).norm(dim=-1).max()),
-                "from_start": float((centres[-1] - centres[0]).norm()),
-            },
-            "undone": len(manifest.undone),
-            "memory": {"frames": sum(entry.depth_frames for entry in manifest.chunks)},
-            "depth_network": manifest.depth_network or None,
-            "scale": {
-                "unit": "metre",
-                "from": self._scale_from(),
-                "metres_per_unit": metres,
-                "reference_depth": metres * manifest.reference_depth,
-            },
-            "up": manifest.up,
-            "licences": manifest.licences,
-            "interrupted": None if manifest.job is None else {**asdict(manifest.job), "to_go": manifest.chunks_to_go},
-            "scene_frames": manifest.scene_frames,
-        }
+        return describe(self._store)
 
     # ---- lifting and exporting
 
@@ -375,54 +315,12 @@ class World:
         `scale_to` corrects the metre for good: "door height 2.0m from 210,80 to 214,300"
         (photowalk.reconstruct.scale).
         """
-        if scale_to is not None and not mesh:
-            raise WorldError("the length of a metre is found with the meshes; give --scale-to without --no-mesh")
-        from photowalk.export.ply import write_ply
-        from photowalk.reconstruct import reconstruct, refine, write_preview
-        from photowalk.reconstruct.feed_forward import NetworkLift
-        from photowalk.reconstruct.meshing.files import write_meshes
+        from photowalk.world.lifting import Wishes, lift_walk
 
-        with self._store.locked():
-            entries = self._store.manifest.chunks
-
-            def walk() -> Iterator[Clip]:
-                """One chunk in memory at a time."""
-                return (self._store.chunk(index).clip for index in range(len(entries)))
-
-            meshes = self._meshes(walk(), scale_to, on_step) if mesh else None
-            known = sum(entry.depth_frames for entry in entries)
-            lifter = self._lifter(down_ratio, pixel_aligned, network)
-            if legacy:
-                scene = self._as_published(lifter, walk)
-            else:
-                scene = reconstruct(
-                    lifter.views(walk()) if isinstance(lifter, NetworkLift) else walk(),
-                    budget=splats,
-                    lifter=lifter,
-                    on_view=lambda done: on_step(Progress("splats", done, known)),
-                )
-            if refine_steps:
-                scene = refine(
-                    scene,
-                    walk,
-                    frames=self._store.manifest.frames,
-                    steps=refine_steps,
-                    on_step=lambda done, total: on_step(Progress("refine", done, total)),
-                )
-            with self._store.new_scene() as folder:
-                write_ply(folder / "splats.ply", scene.everything)
-                if meshes is not None:
-                    write_meshes(folder, meshes, self._store.cameras()[0])
-                    if scale_to is not None:
-                        self._store.correct(metres_per_unit=meshes.ground.metres_per_unit)
-                write_preview(
-                    scene,
-                    self._store.cameras(),
-                    video=folder / "preview.mp4",
-                    picture=self.folder / "preview.png",
-                    every=4,  # rendering costs most of the time on a CPU
-                    on_step=lambda done, total: on_step(Progress("preview", done, total)),
-                )
+        wishes = Wishes(scale_to, splats, refine_steps, mesh, down_ratio, pixel_aligned, network, legacy)
+        manifest = self._store.manifest
+        preset = self._preset or (load_preset(manifest.preset) if manifest.preset in PRESETS else None)
+        lift_walk(self._store, preset, wishes, on_step)
         return self
 
     def export(self, files: list[str | Path]) -> None:
@@ -430,52 +328,11 @@ class World:
 
         A file that is there is replaced when its successor is whole. Raises WorldError, ExportError.
         """
-        targets = [Path(file) for file in files]
-        formats = {file: None if file.suffix.lower() == ".mp4" else format_of(file) for file in targets}
-        for file in targets:
-            if not file.absolute().parent.is_dir():
-                raise WorldError(f"{file}: there is no folder {file.absolute().parent}; make it first")
-            if self._is_part_of_world(file):
-                raise WorldError(f"{file} is a part of the world; choose another name")
-        shown = any(known is not None and known.scene for known in formats.values())
-        contents = self._contents(with_scene=shown)
-        for file, known in formats.items():
-            if known is None:
-                self._store.write_video(file)
-            else:
-                known.write(file, contents)
+        from photowalk.world.exporting import export_files
+
+        export_files(self._store, files)
 
     # ---- inside
-
-    def _lifter(self, down_ratio: int | None, pixel_aligned: bool, network: str | None) -> Lifter:
-        """What makes splats of pixels: the network that is named, or that of the depth or of the preset, if any."""
-        from photowalk.reconstruct.feed_forward import NetworkLift
-        from photowalk.reconstruct.learnt_lift import LearntLift
-        from photowalk.reconstruct.lift import PixelAligned
-
-        if down_ratio not in (None, *RATIOS):
-            raise WorldError(f"splats are made with a down-ratio of {' or '.join(map(str, RATIOS))}, got {down_ratio}")
-        if pixel_aligned and network is not None:
-            raise WorldError("splats come from a network or are pixel-aligned without one; choose one of the two")
-        manifest = self._store.manifest
-        if network is None and not pixel_aligned and gives_splats(manifest.depth_network):
-            network = manifest.depth_network
-        if network is not None:
-            placement = choose_placement()
-            return NetworkLift(splat_network(network, placement), down_ratio or 2, precision=placement.autocast)
-        preset = self._preset or (load_preset(manifest.preset) if manifest.preset in PRESETS else None)
-        if pixel_aligned or preset is None or preset.splat_head is None:
-            return PixelAligned(down_ratio or 1)
-        return LearntLift(preset.splat_head(), down_ratio or 1)
-
-    def _as_published(self, lifter: Lifter, walk: Callable[[], Iterable[Clip]]) -> Scene:
-        from photowalk.reconstruct.feed_forward import NetworkLift
-        from photowalk.reconstruct.published import reconstruct_as_published
-
-        if not isinstance(lifter, NetworkLift):
-            raise WorldError("the published programs make splats with a network; name one of the store, such as da3")
-        cameras, lift = self._store.cameras(), lifter
-        return reconstruct_as_published(lift.network, walk, cameras, ratio=lift.ratio, precision=lift.precision)
 
     def _finish(self, wanted: tuple, on_step: OnStep, on_note: Note) -> World:
         """This world, finished, if `create` made it from what is `wanted` now."""
@@ -493,58 +350,6 @@ class World:
             return self
         on_note(f"{self.folder} was interrupted and is continued")
         return self.extend(on_step=on_step, on_note=on_note)
-
-    def _meshes(self, walk: Iterable[Clip], scale_to: str | None, on_step: OnStep) -> Meshes:
-        from photowalk.reconstruct.meshing.files import mesh_clips
-
-        manifest = self._store.manifest
-        return mesh_clips(
-            walk,
-            scale_from=self._scale_from(),
-            scale_to=scale_to,
-            metres_per_unit=manifest.metres_per_unit or 1.0,
-            up=None if manifest.up is None else torch.tensor(manifest.up, dtype=torch.float64),
-            on_step=lambda done, total: on_step(Progress("mesh", done, total)),
-        )
-
-    def _scale_from(self) -> str:
-        """Where the length of a metre is known from, in words."""
-        manifest = self._store.manifest
-        if manifest.metres_per_unit is not None:
-            return "metres as they were corrected by hand"
-        if "depth_sha256" in manifest.source:
-            return "metres of the depth map that was given with the photo"
-        return f"metres as the depth network {manifest.depth_network or f'of {manifest.preset}'} guesses them"
-
-    def _is_part_of_world(self, file: Path) -> bool:
-        """Whether an export of that name would destroy what the program needs."""
-        file, folder = file.absolute().resolve(), self.folder.absolute().resolve()
-        return folder in file.parents and (file.parent != folder or file.name in _FILES)
-
-    def _contents(self, *, with_scene: bool) -> Contents:
-        """What there is to export."""
-        from photowalk.export.ply import read_splats
-
-        cameras, file = self._store.cameras(), self.folder / "scene" / "splats.ply"
-        if with_scene and not file.is_file():
-            raise WorldError(f"{self.folder} has no splats yet; make them with: photowalk reconstruct {self.folder}")
-        splats, name = read_splats(file) if with_scene else None, self.folder.absolute().name
-        manifest = self._store.manifest
-        up = None if manifest.up is None else torch.tensor(manifest.up, dtype=torch.float64)
-        if not (with_scene and (file.parent / "scene.json").is_file()):  # made before there were meshes
-            metres = manifest.metres_per_unit or 1.0
-            return Contents(name, cameras, level(cameras[0], up, EYE_HEIGHT / metres, metres), splats)
-        ground = read_ground(file.parent / "scene.json")
-        eye_height = float(ground.height(cameras[0].centres.double()))
-        metres = manifest.metres_per_unit or ground.metres_per_unit
-        return Contents(
-            name,
-            cameras,
-            level(cameras[0], ground.up if up is None else up, eye_height, metres),
-            splats,
-            read_mesh(file.parent / "mesh.glb"),
-            read_mesh(file.parent / "collision.ply"),
-        )
 
     def _make_chunks(self, on_step: OnStep) -> None:
         """Make what is left of the job; the store drops the job with its last chunk."""
@@ -566,56 +371,6 @@ class World:
             self._state = (self._store.manifest.chunks, state)
 
 
-def _plan(
-    path: str | Cameras, state: WorldState, manifest: Manifest, wording: Wording, seed: int, on_note: Note
-) -> tuple[Job, Cameras]:
-    """The walk along `path` as whole chunks, kept clear of what is known to be in the way."""
-    start, size, notes = state.cameras[-1], manifest.chunk_frames, []
-    if isinstance(path, Cameras):
-        if len(path) == 0 or len(path) % size or (path.height, path.width) != (manifest.height, manifest.width):
-            raise WorldError(
-                f"a walk wants cameras of whole chunks of {size} frames of {manifest.height}x{manifest.width}, "
-                f"got {len(path)} of {path.height}x{path.width}"
-            )
-        text, cameras = "cameras", path.check().to(start.camera_from_world)
-    elif "legacy" in manifest.source:
-        if is_path_file(path) and len(state.chunks) > 1:
-            raise PathError(f"{path}: a published path file is walked from the photo on; generate a world with it")
-        normal = ground_normal(state.views[-1]) if follows_ground(path) else None
-        cameras = plan_published(path, start, centre_depth=manifest.reference_depth, chunk=size, ground_normal=normal)[
-            1:
-        ]
-        text = path
-    else:
-        planned = plan(
-            path,
-            start,
-            start_of_walk=state.cameras[0],
-            reference_depth=manifest.reference_depth,
-            chunk=size,
-            unit=1 / (manifest.metres_per_unit or 1.0),
-            up=None if manifest.up is None else torch.tensor(manifest.up),
-        )
-        shortened, word = shorten(planned.cameras, state.views)
-        text, notes, cameras = path, [*planned.notes, *([word] if word else [])], shortened[1:]
-    for note in notes:
-        on_note(note)
-    prompts = wording.prompts(state, cameras, size, manifest.reference_depth)
-    if wording.negative_prompt is not None:
-        notes.append(f"guided away from: {wording.negative_prompt}")
-    job = Job(
-        text,
-        prompts[0],
-        seed,
-        tuple(notes),
-        first_chunk=len(state.chunks),
-        chunks=len(cameras) // size,
-        prompts=prompts if len(set(prompts)) > 1 else (),
-        negative_prompt=wording.negative_prompt,
-    )
-    return job, cameras
-
-
 def _with_depth(generator: Generator, name: str | None) -> Generator:
     if name in (None, generator.depth.name):
         return generator
@@ -627,50 +382,3 @@ def _licences(preset: Preset, generator: Generator) -> dict[str, str]:
     licences = {"weights": preset.licence, "code": "Apache-2.0"}
     licence = depth_licence(generator.depth.name)
     return licences if licence is None else licences | {"depth network": licence}
-
-
-def _check_guidance(negative_prompt: str | None, generator: Generator) -> None:
-    if negative_prompt is not None and generator.config.guidance == 1:
-        raise WorldError(
-            "this preset is sampled without guidance and cannot be led away from anything; leave the negative prompt "
-            "out, or choose a preset with guidance, such as lyra2-14b"
-        )
-
-
-def _check_size(height: int, width: int, generator: Generator) -> None:
-    """Frames must be cut evenly into latents, and those into tokens."""
-    steps = [generator.codec.spatial_factor * side for side in generator.denoiser.config.patch[1:]]
-    if height < 2 * steps[0] or width < 2 * steps[1] or height % steps[0] or width % steps[1]:
-        raise WorldError(
-            f"frames of {height}x{width} do not suit this preset; their height wants to be a multiple of {steps[0]} "
-            f"and their width of {steps[1]}, each at least twice that"
-        )
-
-
-def _focal_px(fov_deg: float, width: int) -> float:
-    if not 5 <= fov_deg <= 150:
-        raise WorldError(f"a field of view wants 5 to 150 degrees, got {fov_deg}")
-    return width / 2 / math.tan(math.radians(fov_deg) / 2)
-
-
-def _source(
-    photo: str | Path,
-    depth: str | Path | None,
-    fov_deg: float | None,
-    depth_model: str | None,
-    legacy: bool,
-    views: str | Path | None,
-) -> dict[str, str]:
-    """What a world was made from; a world made from the same has the same photo chunk."""
-    source = {"photo": Path(photo).name, "photo_sha256": hashlib.sha256(Path(photo).read_bytes()).hexdigest()}
-    if depth is not None:
-        source["depth_sha256"] = hashlib.sha256(Path(depth).read_bytes()).hexdigest()
-    if fov_deg is not None:
-        source["fov_deg"] = str(fov_deg)
-    if depth_model is not None:
-        source["depth_model"] = depth_model
-    if views is not None:
-        source["views_sha256"] = hashlib.sha256(Path(views).read_bytes()).hexdigest()
-    if legacy:
-        source["legacy"] = "as the published programs"
-    return source

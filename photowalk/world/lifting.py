@@ -1,0 +1,131 @@
+"""From the frames, cameras and depths of a world folder to splats, meshes and a preview of them in its scene/."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from photowalk.export.ply import write_ply
+from photowalk.models.splat_head import RATIOS
+from photowalk.presets import Preset, gives_splats, splat_network
+from photowalk.reconstruct import reconstruct, refine, write_preview
+from photowalk.reconstruct.feed_forward import NetworkLift
+from photowalk.reconstruct.learnt_lift import LearntLift
+from photowalk.reconstruct.lift import Lifter, PixelAligned
+from photowalk.reconstruct.meshing import Meshes
+from photowalk.reconstruct.meshing.files import mesh_clips, write_meshes
+from photowalk.reconstruct.published import reconstruct_as_published
+from photowalk.scene.types import Clip, Scene
+from photowalk.world.placement import choose_placement
+from photowalk.world.progress import OnStep, Progress
+from photowalk.world.report import scale_from
+from photowalk.world.store import WorldError, WorldStore
+
+_PREVIEWED = 4  # every so many frames: rendering costs most of the time on a CPU
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What is asked of a reconstruction, as `World.reconstruct` has it."""
+
+    scale_to: str | None
+    splats: int | None
+    refine_steps: int
+    mesh: bool
+    down_ratio: int | None
+    pixel_aligned: bool
+    network: str | None
+    legacy: bool
+
+
+def lift_walk(store: WorldStore, preset: Preset | None, wishes: Wishes, on_step: OnStep) -> None:
+    """Make the folder's scene/ and preview.png. `preset` may have a network for splats. Raises WorldError."""
+    if wishes.scale_to is not None and not wishes.mesh:
+        raise WorldError("the length of a metre is found with the meshes; give --scale-to without --no-mesh")
+    with store.locked():
+        count = len(store.manifest.chunks)
+
+        def walk() -> Iterator[Clip]:
+            """One chunk in memory at a time."""
+            return (store.chunk(index).clip for index in range(count))
+
+        lifter = _lifter(store.manifest.depth_network, preset, wishes)
+        meshes = _meshes(store, walk(), wishes.scale_to, on_step) if wishes.mesh else None
+        scene = _splats(store, walk, lifter, wishes, on_step)
+        with store.new_scene() as folder:
+            write_ply(folder / "splats.ply", scene.everything)
+            if meshes is not None:
+                write_meshes(folder, meshes, store.cameras()[0])
+                if wishes.scale_to is not None:
+                    store.correct(metres_per_unit=meshes.ground.metres_per_unit)
+            write_preview(
+                scene,
+                store.cameras(),
+                video=folder / "preview.mp4",
+                picture=store.folder / "preview.png",
+                every=_PREVIEWED,
+                on_step=lambda done, total: on_step(Progress("preview", done, total)),
+            )
+
+
+def _splats(
+    store: WorldStore, walk: Callable[[], Iterable[Clip]], lifter: Lifter, wishes: Wishes, on_step: OnStep
+) -> Scene:
+    known = sum(entry.depth_frames for entry in store.manifest.chunks)
+    if wishes.legacy:
+        scene = _as_published(store, lifter, walk)
+    else:
+        scene = reconstruct(
+            lifter.views(walk()) if isinstance(lifter, NetworkLift) else walk(),
+            budget=wishes.splats,
+            lifter=lifter,
+            on_view=lambda done: on_step(Progress("splats", done, known)),
+        )
+    if not wishes.refine_steps:
+        return scene
+    return refine(
+        scene,
+        walk,
+        frames=store.manifest.frames,
+        steps=wishes.refine_steps,
+        on_step=lambda done, total: on_step(Progress("refine", done, total)),
+    )
+
+
+def _lifter(depth_network: str, preset: Preset | None, wishes: Wishes) -> Lifter:
+    """What makes splats of pixels: the network that is named, or that of the depth or of the preset, if any."""
+    ratio, network = wishes.down_ratio, wishes.network
+    if ratio not in (None, *RATIOS):
+        raise WorldError(f"splats are made with a down-ratio of {' or '.join(map(str, RATIOS))}, got {ratio}")
+    if wishes.pixel_aligned and network is not None:
+        raise WorldError("splats come from a network or are pixel-aligned without one; choose one of the two")
+    if network is None and not wishes.pixel_aligned and gives_splats(depth_network):
+        network = depth_network
+    if network is not None:
+        placement = choose_placement()
+        return NetworkLift(splat_network(network, placement), ratio or 2, precision=placement.autocast)
+    if wishes.pixel_aligned or preset is None or preset.splat_head is None:
+        return PixelAligned(ratio or 1)
+    return LearntLift(preset.splat_head(), ratio or 1)
+
+
+def _as_published(store: WorldStore, lifter: Lifter, walk: Callable[[], Iterable[Clip]]) -> Scene:
+    if not isinstance(lifter, NetworkLift):
+        raise WorldError("the published programs make splats with a network; name one of the store, such as da3")
+    return reconstruct_as_published(
+        lifter.network, walk, store.cameras(), ratio=lifter.ratio, precision=lifter.precision
+    )
+
+
+def _meshes(store: WorldStore, walk: Iterable[Clip], scale_to: str | None, on_step: OnStep) -> Meshes:
+    manifest = store.manifest
+    return mesh_clips(
+        walk,
+        scale_from=scale_from(manifest),
+        scale_to=scale_to,
+        metres_per_unit=manifest.metres_per_unit or 1.0,
+        up=None if manifest.up is None else torch.tensor(manifest.up, dtype=torch.float64),
+        on_step=lambda done, total: on_step(Progress("mesh", done, total)),
+    )
