@@ -14,8 +14,8 @@ _BELOW_SCENE = {"geometry", "kernels"}
 _BELOW_WORLD = _BELOW_SCENE | {"scene", "memory", "diffusion", "models", "perception", "parallel"}
 
 # Part of the package -> the other parts that it may import. A part is a folder or a file directly in photowalk/;
-# the session and what it finishes worlds with are parts of their own, because they stand above the rest of world/, and so
-# are the networks of checkpoints/.
+# the session and what it finishes worlds with are parts of their own, because they stand above the rest of world/, and
+# so are the networks of checkpoints/.
 MAY_IMPORT = {
     "geometry": set(),
     "kernels": set(),
