@@ -36,36 +36,29 @@ def start(*arguments):
     return process, printed
 
 
-def test_a_world_is_opened_where_it_lies_and_the_studio_ends_on_request(tmp_path):
+def test_the_printed_link_lets_in_and_shows_a_world_where_it_lies_and_the_studio_ends_on_request(tmp_path):
     world = make_world(tmp_path / "walked", chunks=2)
-    process, printed = start(str(world.folder), "--folder", str(tmp_path / "studio"))
+    process, printed = start(str(world.folder), "--user", "ann", "--folder", str(tmp_path / "studio"))
     try:
-        link = re.search(r"(http://localhost:\d+/)#([0-9a-f]{16})", printed)
-        address, identifier = link.groups()
-        assert "<title>photowalk studio</title>" in httpx.get(address).text
-        summary = httpx.get(f"{address}api/worlds/{identifier}").json()
-        assert (summary["title"], summary["frames"], summary["ready"]) == ("walked", world.manifest.frames, True)
-        assert httpx.delete(f"{address}api/worlds/{identifier}").status_code == 204
-        assert (world.folder / "world.json").exists(), "a world that lies elsewhere is only forgotten"
-        for name in ("studio.js", "studio.css", "icon.svg"):
-            assert httpx.get(f"{address}static/{name}").status_code == 200
-        assert httpx.get(f"{address}static/../serve.py").status_code == 404
-    finally:
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=20) in (0, 130)
-
-
-def test_users_have_links_of_their_own_that_let_them_in(tmp_path):
-    process, printed = start("--user", "ann", "--folder", str(tmp_path / "studio"))
-    try:
-        address, token = re.search(r"(http://localhost:\d+/)\?token=(\S+)", printed).groups()
+        link = re.search(r"(http://localhost:\d+/)\?token=(\S+)#([0-9a-f]{16})", printed)
+        address, token, identifier = link.groups()
         assert httpx.get(address).status_code == 401
         with httpx.Client(base_url=address, follow_redirects=True) as browser:
             assert "<title>photowalk studio</title>" in browser.get("/", params={"token": token}).text
             assert browser.get("/api/me").json()["user"] == "ann"
+            summary = browser.get(f"/api/worlds/{identifier}").json()
+            assert (summary["title"], summary["frames"], summary["ready"]) == ("walked", world.manifest.frames, True)
+            assert browser.delete(f"/api/worlds/{identifier}").status_code == 204
+            assert (world.folder / "world.json").exists(), "a world that lies elsewhere is only forgotten"
+            for name in ("studio.js", "studio.css", "viewer.css", "icon.svg"):
+                assert browser.get(f"/static/{name}").status_code == 200
+            assert browser.get("/static/../serve.py").status_code == 404
+            page = browser.get("/scene/").text
+            for name in re.findall(r'(?:href|fetch\()="?(client/[\w.]+)', page):
+                assert browser.get(f"/scene/{name}").status_code == 200
     finally:
-        process.kill()
-        process.wait()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) in (0, 130)
 
 
 def test_where_networks_lie_is_said_to_the_process_that_holds_them(tmp_path, monkeypatch):

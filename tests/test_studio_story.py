@@ -125,7 +125,7 @@ class Visit:
 
     def settle(self) -> None:
         """Let the viewer draw what was sent."""
-        self.page.wait_for_timeout(1500)
+        self.page.wait_for_timeout(1500 if NANO else 700)
 
 
 @contextmanager

@@ -81,6 +81,7 @@ class Page:
             for panel in (self._explore, self._generate, self._files):
                 panel.describe()
             if changed:
+                visit.stage.mark_recalled(scenery, [])  # an answer about the world as it was
                 first = before is None or scenery.manifest.chunks[0].files != self._photo_files
                 self._photo_files = scenery.manifest.chunks[0].files
                 self._explore.show_all_chunks()

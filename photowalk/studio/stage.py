@@ -152,7 +152,7 @@ class Stage:
             self._frustum(
                 f"/recalled/{frame}",
                 scenery.cameras[frame],
-                scale=0.05 * self._scale,
+                scale=0.03 * self._scale,
                 color=RECALLED,
                 image=_thumbnail(scenery.picture(frame)),
             )

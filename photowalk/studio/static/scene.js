@@ -3,6 +3,7 @@
 import { $, ask, state, toast } from "./talk.js";
 
 const SLOWEST_FPS = 5; // below which the viewer is given less to draw
+const PATIENCE = 30000; // milliseconds
 
 // Show a world by its name alone: the viewer starts while the studio is still asked what the world is.
 export function showScene(world) {
@@ -13,12 +14,22 @@ export function showScene(world) {
   state.tries = 0;
   state.there = false;
   const scheme = location.protocol === "https:" ? "wss" : "ws";
-  const socket = `${scheme}://${location.host}/scene/${state.page}/${world}/${drawing()}`;
-  const coarse = socket.endsWith("software") ? "&fixedDpr=0.5" : ""; // a quarter of the pixels
+  const how = drawing();
+  const socket = `${scheme}://${location.host}/scene/${state.page}/${world}/${how}`;
+  const coarse = how === "software" ? "&fixedDpr=0.5" : ""; // a quarter of the pixels
   $("scene").src = `/scene/?darkMode&hideViserLogo${coarse}&websocket=${socket}`;
   $("making-text").textContent = "Opening the world ...";
+  $("making").classList.toggle("still", how === "software"); // what moves there takes from what is waited for
   $("making").hidden = false;
-  connected(state.page, 200);
+  const page = state.page;
+  setTimeout(() => arrived(page), PATIENCE);
+}
+
+// The viewer's panels are there, or take too long to wait for.
+function arrived(page) {
+  if (state.page !== page || state.there) return;
+  state.there = true;
+  uncover();
 }
 
 export function leaveScene() {
@@ -30,14 +41,6 @@ export function leaveScene() {
 // The viewer shows nothing of use before its page and its world are there.
 export function uncover() {
   $("making").hidden = Boolean(state.there && state.world?.ready);
-}
-
-async function connected(page, tries) {
-  const there = await ask("GET", `/scene/${page}/there`).catch(() => false);
-  if (state.page !== page) return;
-  if (!there && tries > 0) return void setTimeout(() => connected(page, tries - 1), 120);
-  state.there = true;
-  uncover();
 }
 
 // A studio that was started again does not know this page's viewer: begin anew.
@@ -63,6 +66,7 @@ export function watchSpeed() {
   let frames = 0, since = performance.now();
   const count = () => {
     if ($("scene").contentWindow !== inner || $("scene").hidden) return;
+    if (!$("making").hidden) [frames, since] = [0, performance.now()]; // nobody looks yet
     frames += 1;
     const seconds = (performance.now() - since) / 1000;
     if (seconds > 4) {
@@ -95,6 +99,7 @@ export function offerPad() {
 // tied to theirs, for those who do not see them.
 let told = false;
 export function amend(inner) {
+  const page = state.page;
   let planned = false;
   const look = () => {
     planned = false;
@@ -115,6 +120,7 @@ export function amend(inner) {
     }
   };
   const soon = () => {
+    if (!state.there && inner.querySelector("[role=tab]")) arrived(page);
     if (planned) return;
     planned = true;
     setTimeout(look, 100);

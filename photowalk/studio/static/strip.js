@@ -106,14 +106,19 @@ export async function stand(frame) {
   looking = false;
 }
 
+function showPlaying(playing) {
+  $("pip").hidden = !playing;
+  $("play").querySelector("path").setAttribute("d", playing ? "M7 4h3.6v16H7zM13.4 4H17v16h-3.6z" : "M7 4v16l13-8z");
+  $("play").ariaLabel = playing ? "Stop" : "Play the walk";
+}
+
 export function play() {
   const video = $("video");
   if (!$("pip").hidden && !video.paused) return stopPlaying();
   const source = fileOf(state.world, "walk.mp4");
   if (video.getAttribute("src") !== source) video.src = source;
   video.currentTime = state.frame >= state.world.frames - 1 ? 0 : state.frame / FPS;
-  $("pip").hidden = false;
-  $("play").classList.add("on");
+  showPlaying(true);
   video.play().catch(() => toast("This browser cannot play the walk; download it in the Export tab.", true));
   const follow = () => {
     if ($("pip").hidden || video.paused || !state.world) return;
@@ -129,6 +134,6 @@ export function play() {
 
 export function stopPlaying() {
   $("video").pause();
-  $("pip").hidden = true;
+  showPlaying(false);
 }
 

@@ -1,7 +1,7 @@
 // What every part of the page uses: talking to the studio, elements, words to the person.
 
 export const $ = (id) => document.getElementById(id);
-export const state = { me: null, worlds: [], world: null, jobs: [], page: "", shown: "", there: false, frame: 0, tries: 0, asked: 0, heeded: "" };
+export const state = { me: null, worlds: [], world: null, jobs: [], page: "", shown: "", there: false, frame: 0, tries: 0, heeded: "" };
 
 export async function ask(method, path, body) {
   const options = { method, headers: {} };
