@@ -13,6 +13,9 @@ without savings; how much quicker they are is printed last, beside what the arit
 
 from __future__ import annotations
 
+import photowalk  # noqa: F401 - before torch: it says how torch takes memory and how threads wait
+
+# isort: split
 import argparse
 import time
 from collections.abc import Callable
