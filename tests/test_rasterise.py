@@ -7,7 +7,8 @@ import torch
 
 from photowalk.geometry.cameras import Cameras
 from photowalk.geometry.motions import rotation_from_quaternion
-from photowalk.kernels.rasterise import LOW_PASS, SH_DC, evaluate_harmonics, harmonics_basis
+from photowalk.kernels.rasterise import LOW_PASS, SH_DC, evaluate_harmonics, harmonics_basis, list_by_sorting
+from photowalk.kernels.tile_lists import list_by_counting
 from photowalk.scene.render import render, render_normals
 from photowalk.scene.types import Splats
 
@@ -172,3 +173,15 @@ def test_normals_of_a_tilted_wall_face_the_camera():
     expected = torch.tensor([0, math.sin(angle), -math.cos(angle)])
     assert torch.allclose(normals, expected[:, None, None].expand_as(normals), atol=1e-4)
     assert not render_normals(wall[means[:, 2] < 0], Cameras.from_fov(torch.eye(4), 50.0, 20, 30)).any()
+
+
+def test_counting_lists_boxes_as_sorting_does():
+    random = torch.Generator().manual_seed(2)
+    low = torch.stack(
+        [torch.randint(0, 9, (500,), generator=random), torch.randint(0, 6, (500,), generator=random)], -1
+    )
+    high = low + torch.randint(1, 4, (500, 2), generator=random)
+    order = torch.randperm(500, generator=random).int()
+    boxes = (order, low.int(), high.minimum(torch.tensor([9, 6])).int(), 9, 6)
+    for counted, sorted_ in zip(list_by_counting(*boxes), list_by_sorting(*boxes), strict=True):
+        assert torch.equal(counted, sorted_)

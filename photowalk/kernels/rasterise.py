@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from photowalk.kernels.rasterise_tiles import ALPHA_MINIMUM, Tiles, composite
+from photowalk.kernels.tile_lists import list_by_counting
 
 SH_DC = 0.28209479177387814  # the constant harmonic, 1 / (2 sqrt(pi))
 LOW_PASS = 0.3  # pixel^2 added to every footprint, as all 3DGS viewers do
@@ -82,15 +83,24 @@ def assign_tiles(centres: Tensor, extents: Tensor, depths: Tensor, height: int, 
     limit = torch.tensor([columns, rows], device=device)
     low = ((centres - extents) / side).floor().long().clamp_min(0).minimum(limit)
     high = ((centres + extents) / side).floor().long().clamp_min(-1).minimum(limit - 1) + 1
-    counts = (high - low).clamp_min(0)
+    touching = (high > low).all(dim=-1)
+    nearest_first, low, high = nearest_first[touching].int(), low[touching].int(), high[touching].int()
+    listed = list_by_counting if device.type == "cpu" else list_by_sorting
+    splats, first = listed(nearest_first, low, high, columns, rows)
+    return Tiles(splats, first, side, columns, height, width)
+
+
+def list_by_sorting(order: Tensor, low: Tensor, high: Tensor, columns: int, rows: int) -> tuple[Tensor, Tensor]:
+    """What `list_by_counting` gives, by a stable sort of all pairs, as suits a GPU."""
+    counts = high - low
     pairs = counts.prod(dim=-1)
     owner = torch.repeat_interleave(pairs)
-    within = torch.arange(len(owner), device=device) - (pairs.cumsum(0) - pairs)[owner]
+    within = torch.arange(len(owner), device=order.device) - (pairs.cumsum(0) - pairs)[owner]
     wide = counts[owner, 0]
     tile = (low[owner, 1] + within // wide) * columns + low[owner, 0] + within % wide
-    tile, order = torch.sort(tile.int(), stable=True)
-    first = torch.searchsorted(tile, torch.arange(columns * rows + 1, device=device, dtype=torch.int32), out_int32=True)
-    return Tiles(nearest_first[owner[order]].int(), first, side, columns, height, width)
+    tile, place = torch.sort(tile.int(), stable=True)
+    numbers = torch.arange(columns * rows + 1, device=order.device, dtype=torch.int32)
+    return order[owner[place]], torch.searchsorted(tile, numbers, out_int32=True)
 
 
 def evaluate_harmonics(coefficients: Tensor, directions: Tensor) -> Tensor:
