@@ -101,8 +101,8 @@ def test_gsply_and_splat_transform_read_our_spz_alike(tmp_path, degree):
     splats = contents.splats
     turned = conventions.half_turned(splats)
     data = gsply.read_spz(str(tmp_path / "Gäste im Haus.spz"))
-    order = order_of(data.means, turned.means.numpy())
-    assert np.abs(data.means[order] - turned.means.numpy()).max() < 0.001
+    order, off = order_of(data.means, turned.means.numpy()), splats.scales.median(1).values.numpy()[:, None] / 8
+    assert (np.abs(data.means[order] - turned.means.numpy()) < off + 0.001).all()
     assert np.abs(data.scales[order] - turned.scales.log().numpy()).max() < 0.05
     assert np.abs((data.quats[order] * turned.rotations.numpy()).sum(-1)).min() > 0.999
     if degree:
@@ -110,8 +110,8 @@ def test_gsply_and_splat_transform_read_our_spz_alike(tmp_path, degree):
     splat_transform(tmp_path / "Gäste im Haus.spz", tmp_path / "back.ply")  # it brings .spz to .ply's axes
     back = read_splats(tmp_path / "back.ply")
     order = order_of(back.means.numpy(), splats.means.numpy())
-    assert np.abs(back.means.numpy()[order] - splats.means.numpy()).max() < 0.001
-    assert torch.allclose(covariances(back[order]), covariances(splats), atol=0.07)  # scales are rounded to 3 %
+    assert (np.abs(back.means.numpy()[order] - splats.means.numpy()) < off + 0.001).all()
+    assert torch.allclose(covariances(back[order]), covariances(splats), atol=0.09)  # scales are rounded to 3 %
     assert torch.allclose(back.opacities[order], splats.opacities, atol=0.01)
     assert torch.allclose(back.colours[order], splats.colours, atol=0.08)
 
@@ -124,6 +124,26 @@ def test_a_picture_of_the_spz_is_the_picture_of_the_splats(tmp_path):
     before, after = (render(some, walk()[0]).image for some in (splats, read_splats(tmp_path / "a.ply")))
     assert before.std() > 0.1
     assert (before - after).abs().mean() < 0.004
+
+
+@pytest.mark.parametrize("degree", [0, 1])
+def test_spz_packs_what_ply_does_not_and_looks_the_same(tmp_path, degree):
+    """A wall and a floor, as walks have them: of neighbours that look alike."""
+    x, y = (axis.flatten() for axis in torch.meshgrid(*(0.02 * torch.arange(150.0),) * 2, indexing="ij"))
+    zero, half = torch.zeros_like(x), 0.5**0.5
+    means = torch.cat([torch.stack([x, y, zero], 1), torch.stack([x, zero, y], 1)]) + torch.tensor([0.313, 0.1, 2.0])
+    rotations = torch.tensor([[1.0, 0, 0, 0], [half, half, 0, 0]]).repeat_interleave(len(x), 0)
+    colours = torch.zeros(len(means), (degree + 1) ** 2, 3)
+    colours[:, 0] = (means * torch.tensor([3.0, 5.0, 4.0])).sin()
+    scales = torch.tensor([0.01, 0.01, 0.002]).expand(len(means), 3)
+    splats = Splats(means, scales, rotations, torch.full((len(means),), 0.98), colours)
+    for name in ("a.ply", "a.spz"):
+        format_of(name).write(tmp_path / name, some_contents(splats=splats))
+    assert (tmp_path / "a.spz").stat().st_size < 0.1 * (tmp_path / "a.ply").stat().st_size
+    splat_transform(tmp_path / "a.spz", tmp_path / "back.ply")
+    before, after = (render(some, walk()[0]).image for some in (splats, read_splats(tmp_path / "back.ply")))
+    assert before.std() > 0.1
+    assert float((before - after).square().mean()) < 10**-4.5  # 45 dB
 
 
 def test_spz_refuses_what_it_cannot_hold(tmp_path):
@@ -346,7 +366,8 @@ def test_walks_of_a_metre_and_of_half_a_kilometre(tmp_path, length):
     assert len(list(tmp_path.iterdir())) == len(FORMATS)
     for ending in (".ply", ".spz"):
         read = (gsply.plyread if ending == ".ply" else gsply.read_spz)(str(tmp_path / f"walk{ending}"))
-        assert np.ptp(np.asarray(read.means)[:, 2]) == pytest.approx(length, abs=2e-3)
+        off = 2e-3 if ending == ".ply" else float(splats.scales.amax()) / 4
+        assert np.ptp(np.asarray(read.means)[:, 2]) == pytest.approx(length, abs=off)
     solid = trimesh.load(tmp_path / "walk.stl")
     assert solid.bounds[1] - solid.bounds[0] == pytest.approx([4, length + 2, 0.2], abs=1e-3)
     for ending in (".json", ".npz"):
