@@ -485,6 +485,14 @@ def test_code_in_a_torch_file_is_not_run(zipped, store, tmp_path):
     assert not bomb.exists()
 
 
+@pytest.mark.filterwarnings("error")
+def test_code_in_a_plain_pickle_is_not_run(store, tmp_path):
+    bomb, source = tmp_path / "boom", tmp_path / "model.pth"
+    source.write_bytes(pickle.dumps(Bomb(bomb)))  # torch itself warns of its protocol
+    refused(store, source, "refused")
+    assert not bomb.exists()
+
+
 def test_code_in_a_distributed_checkpoint_is_not_run(store, tmp_path):
     folder, bomb = write_distributed(tmp_path / "model", good_tensors()), tmp_path / "boom"
     (folder / ".metadata").write_bytes(pickle.dumps(Bomb(bomb)))

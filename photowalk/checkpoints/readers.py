@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
@@ -93,7 +94,8 @@ class TorchCheckpoint:
             zipped = is_archive(file, str(path))
         self._compared = not zipped  # old files have no checksums
         try:
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+            with warnings.catch_warnings(action="ignore", category=UserWarning):  # of pickles that torch did not write
+                content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
         except pickle.UnpicklingError as error:
             raise CheckpointError(_not_only_tensors(path, error)) from error
         except Exception as error:  # whatever torch makes of damaged bytes
