@@ -14,7 +14,7 @@ from torch import Tensor
 
 from photowalk.geometry.cameras import Cameras
 from photowalk.kernels.splatting import reliable_depth
-from photowalk.scene.filling import fill_smoothly
+from photowalk.scene.filling import fill_along_rows, fill_smoothly
 from photowalk.scene.types import View
 from photowalk.scene.warping import composite, warp
 
@@ -27,6 +27,7 @@ class PreviewConfig:
     reliable_ratio: float = 0.05  # published; depth that varies more than this around a pixel is not warped
     warp_group: int = 16  # published; frames that share one softness of occlusion
     invalid_at_origin: bool = False  # published: True, pixels without depth count as points at the world's origin
+    fill_wide: int = 1  # how many times farther to the sides than up and down holes look for their surroundings
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def preview_chunk(
     # Earlier frames first: each generation blurs a little, so the oldest picture of a surface is the best one.
     seen = composite([views[frame] for frame in sorted(views)], targets, pixel_centre=config.pixel_centre)
     known = seen.known[:, None].float()
-    video = fill_smoothly(seen.video, known) if config.fill_holes else seen.video
+    video = _filled(seen.video, known, config)
     return Preview(video.clamp(0, 1), seen.known.float(), seen.depth)
 
 
@@ -70,5 +71,12 @@ def _published(latest: View, targets: Cameras, config: PreviewConfig, *, fused: 
         fused=fused,
     )
     known = warped.known[:, None].float()
-    video = fill_smoothly(warped.values, known) if config.fill_holes else warped.values
+    video = _filled(warped.values, known, config)
     return Preview(video.clamp(0, 1), warped.known.float(), warped.depth)
+
+
+def _filled(video: Tensor, known: Tensor, config: PreviewConfig) -> Tensor:
+    """video [F, 3, H, W], known [F, 1, H, W]."""
+    if not config.fill_holes:
+        return video
+    return fill_smoothly(video, known) if config.fill_wide == 1 else fill_along_rows(video, known, config.fill_wide)
