@@ -86,7 +86,7 @@ function fill(box, job) {
 }
 
 // A page that is not looked at does not listen: a browser keeps few connections to one address open at a time.
-let events = null;
+let events = null, heard = false;
 export function listen(landing) {
   document.addEventListener("visibilitychange", () => (document.hidden ? events?.close() : connect(landing)));
   connect(landing);
@@ -104,10 +104,10 @@ function connect(landing) {
   own.onmessage = (message) => {
     const before = new Map(state.jobs.map((job) => [job.id, job]));
     state.jobs = JSON.parse(message.data);
-    let mine = first && state.jobs.some((job) => job.world === state.world?.id);
+    let mine = first && state.world && (heard || state.jobs.some((job) => job.world === state.world.id));
     let any = first && state.worlds.some((world) => !world.ready);
-    if (first && before.size) revive();
-    first = false;
+    if (first && heard) revive(); // it was another connection before
+    [first, heard] = [false, true];
     for (const job of state.jobs) {
       const old = before.get(job.id);
       const moved = old && (old.state !== job.state || old.progress.chunk !== job.progress.chunk);
