@@ -29,7 +29,7 @@ from photowalk.scene.types import Clip, Scene, Splats, View
 BUDGET = 500_000  # splats of the geometry
 HELD = 1.25  # times the budget: as many are held while there are frames to come
 WINDOW, OVERLAP = 24, 8  # views held at once, and of these those that were held before
-FILL_EVERY = 4  # views
+FILL_EVERY = 2  # views, the last one of a window among them
 OPEN = 0.5  # alpha below which a pixel is a hole
 EXPOSURE_MEMORY = 0.9  # of a gain, as a power: brightness follows what was there, but may change along a walk
 AGREEMENT = 0.03  # relative depth difference within which two views mean the same surface
@@ -99,6 +99,7 @@ def reconstruct(
         for number, view in enumerate(batch):
             beside = (*(held or earlier)[-1:], *batch[number + 1 : number + 2])
             fused, view = add_view(fused, view, grain, lifter, beside)
+            fused, grain = _within(fused, grain, budget)
             sky = add_sky(sky, view)
             held.append(view)
             origin = view.camera.centres if origin is None else origin
@@ -107,11 +108,9 @@ def reconstruct(
             if on_view is not None:
                 on_view(done)
         fused = drop_floaters(fused, held, earlier)
-        for view in held[::FILL_EVERY]:
+        for view in held[::-FILL_EVERY]:
             fused = fill_holes(fused, view)
-        if budget is not None and len(fused.splats) > HELD * budget:
-            grain *= math.sqrt(len(fused.splats) / budget)
-            fused = limit(fused, budget)
+        fused, grain = _within(fused, grain, budget)
     if origin is None:
         raise ValueError(
             "no frame of this walk has depth, and splats need it; generate the walk with a depth estimator"
@@ -120,6 +119,13 @@ def reconstruct(
         raise ValueError("the depth of this walk is all sky or unknown; there is no surface to make splats of")
     fused = fused if budget is None else limit(fused, budget)
     return Scene(fused.trusted, build_dome(sky, origin, SKY_DISTANCE * farthest))
+
+
+def _within(fused: Fused, grain: float, budget: int | None) -> tuple[Fused, float]:
+    """The splats, merged to the `budget` where they are many more, and the `grain` from then on."""
+    if budget is None or len(fused.splats) <= HELD * budget:
+        return fused, grain
+    return limit(fused, budget), grain * math.sqrt(len(fused.splats) / budget)
 
 
 def views_with_depth(walk: Iterable[Clip] | Iterable[View]) -> list[View]:
