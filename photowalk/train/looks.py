@@ -17,23 +17,16 @@ from photowalk.models.squeeze_features import SqueezeFeatures
 SCALES = 3  # the finest ones; coarser features know what a thing is, not how it looks
 
 
-def feature_error(
-    features: SqueezeFeatures, made: Tensor, truth: Tensor, weight: Tensor | None = None, cell: int | None = None
-) -> Tensor:
+def feature_error(features: SqueezeFeatures, made: Tensor, truth: Tensor, weight: Tensor | None = None) -> Tensor:
     """Mean absolute difference of the features of pictures [B, 3, H, W] in [0, 1], relative to their size; of some
-    places more than of others by `weight` [B, 1, h, w]. With `cell`, half of it is the difference of their means over
-    cells of so many pixels, which do not mind where in the cell a texture has what. Gradients flow to `made`."""
+    places more than of others by `weight` [B, 1, h, w]. Gradients flow to `made`."""
     with torch.no_grad():
         wanted = features(truth)[:SCALES]
-    pairs = list(zip(features(made)[:SCALES], wanted))
-    if cell:
-        size = [max(side // cell, 1) for side in truth.shape[-2:]]
-        pairs += [(F.adaptive_avg_pool2d(a, size), F.adaptive_avg_pool2d(b, size)) for a, b in pairs]
     errors = []
-    for a, b in pairs:
+    for a, b in zip(features(made)[:SCALES], wanted):
         here = torch.ones_like(b[:, :1]) if weight is None else F.adaptive_avg_pool2d(weight, b.shape[-2:])
-        difference, size_of_features = ((part.float() * here).mean() for part in ((a - b).abs(), b))
-        errors.append(difference / size_of_features.clamp_min(1e-3))
+        difference, size = ((part.float() * here).mean() for part in ((a - b).abs(), b))
+        errors.append(difference / size.clamp_min(1e-3))
     return torch.stack(errors).mean()
 
 
@@ -44,13 +37,12 @@ class Look:
     codec: NanoCodec
     features: SqueezeFeatures
     frames: int = 2  # of every chunk, drawn from torch's generator
-    cell: int = 32  # pixels; a token's
 
     def error(self, made: Tensor, clean: Tensor, weight: Tensor) -> Tensor:
         """Latents [B, C, T, h, w] and the weight of their places [B, 1, T, h, w] -> the error of their features."""
         drawn = torch.randperm(clean.shape[2])[: self.frames]
         made, clean, weight = (value[:, :, drawn].transpose(1, 2).flatten(0, 1) for value in (made, clean, weight))
-        return feature_error(self.features, self._pictures(made), self._pictures(clean), weight, self.cell)
+        return feature_error(self.features, self._pictures(made), self._pictures(clean), weight)
 
     def _pictures(self, latents: Tensor) -> Tensor:
         """[N, C, h, w] -> [N, 3, H, W] in [0, 1]."""

@@ -49,7 +49,7 @@ from photowalk.world.generator import Generator
 from photowalk.world.placement import choose_placement
 
 NANO = WEIGHTS / "nano"
-DENOISER_OBJECTIVE = Objective(look=0.3)
+DENOISER_OBJECTIVE = Objective(look=0.1)
 _logger = logging.getLogger(__name__)
 ABOUT = {"licence": "Apache-2.0", "project": "photowalk nano"}
 
