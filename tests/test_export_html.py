@@ -102,12 +102,18 @@ def hold(page, *keys, until=lambda position: False):
     return hold_on(page, *keys, until=until)
 
 
+def wait_for_frames(page):
+    """A tenth of a second, and until two frames were drawn, which may take longer in software on a busy machine."""
+    page.wait_for_timeout(100)
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+
 def hold_on(page, *keys, until=lambda position: False):
     for key in keys:
         page.keyboard.down(key)
     before, still = position(page), 0
     for _ in range(100):
-        page.wait_for_timeout(100)  # a frame may take as long, drawn in software on a busy machine
+        wait_for_frames(page)
         here = position(page)
         still = still + 1 if np.allclose(here, before, atol=0.005) else 0
         before = here
@@ -115,7 +121,7 @@ def hold_on(page, *keys, until=lambda position: False):
             break
     for key in keys:
         page.keyboard.up(key)
-    page.wait_for_timeout(100)
+    wait_for_frames(page)
     return position(page)
 
 
