@@ -1,5 +1,6 @@
 """Published checkpoints: their names both ways, every format into the store and out, everything that is refused."""
 
+import errno
 import json
 import math
 import os
@@ -578,6 +579,17 @@ def test_a_failed_import_keeps_what_was_there(store, tmp_path):
     with pytest.raises(ValueError, match="damaged"):
         bring(write_torch(tmp_path / "bad.pth", tensors))
     assert {path: path.read_bytes() for path in store.rglob("*") if path.is_file()} == before
+
+
+def test_a_disk_that_fills_up_on_the_way_is_said(store):
+    def write():
+        with new_entry("tiny", 0) as folder:
+            (folder / "weights-00001.safetensors").write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(ValueError, match=r"tiny could not be written .* nothing of it was kept"):
+        write()
+    assert [path.name for path in store.iterdir() if path.name != ".lock"] == []
 
 
 def test_a_licence_that_is_not_accepted_stops_everything(store, tmp_path):

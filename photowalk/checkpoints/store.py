@@ -9,6 +9,7 @@ and files; it knows nothing of networks.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -23,6 +24,7 @@ from filelock import FileLock, Timeout
 from photowalk.checkpoints.catalogue import BUNDLES, CATALOGUE, human_size
 
 MANIFEST = "manifest.json"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _UNFINISHED, _REPLACED = ".importing-", ".replaced-"
 
 
@@ -90,8 +92,13 @@ def new_entry(name: str, size: int) -> Iterator[Path]:
             unfinished.mkdir()
             try:
                 yield unfinished
-            except BaseException:
+            except BaseException as error:
                 shutil.rmtree(unfinished)
+                if isinstance(error, OSError) and error.errno in _FULL:
+                    raise ValueError(
+                        f"{name} could not be written to {store} ({error.strerror}); nothing of it was kept. Make "
+                        "room, or name another folder in PHOTOWALK_WEIGHTS"
+                    ) from error
                 raise
             if (store / name).exists():
                 (store / name).rename(replaced)
