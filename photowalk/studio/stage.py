@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,6 @@ from photowalk.studio.scenery import Scenery
 
 FREE, BLOCKED, WALKED, RECALLED = (94, 176, 255), (255, 82, 82), (150, 160, 178), (64, 224, 168)
 _WIDEST = math.radians(110)  # that the eye is opened to fit a wide frame into a narrow window
-_FRUSTUMS = 40  # of a walk, at most
 
 
 @dataclass(frozen=True)
@@ -40,12 +39,13 @@ class Budget:
 
     points: int = 1_200_000
     splats: int = 1_000_000
+    cameras: int = 40  # of a walk
 
     def halved(self) -> Budget:
-        return Budget(max(self.points // 2, 20_000), max(self.splats // 2, 4000))
+        return replace(self, points=max(self.points // 2, 20_000), splats=max(self.splats // 2, 4000))
 
 
-SOFTWARE = Budget(points=60_000, splats=24_000)
+SOFTWARE = Budget(points=60_000, splats=24_000, cameras=14)
 
 
 class Stage:
@@ -130,7 +130,7 @@ class Stage:
         if not visible:
             return
         cameras = scenery.cameras
-        every = max(8, -(-len(cameras) // _FRUSTUMS))
+        every = max(8, -(-len(cameras) // self.budget.cameras))
         frames = sorted({0, len(cameras) - 1, *range(0, len(cameras), every)})
         for frame in frames:
             special = frame in (0, len(cameras) - 1)
