@@ -65,12 +65,12 @@ class WeightStream:
         self._holds: list[int | None] = [None] * count  # which unit was last sent to each slot
         self._sent: list[CopyInWork] = [None] * count
         self._current: int | None = None
+        use = torch.compiler.disable(self._use)  # here, since naming it loads the compiler, which takes seconds
         for index, unit in enumerate(self._units):
             unit.move_into(self._slots[index % count])
             for layer in {weight.layer: None for weight in unit.weights}:
-                layer.register_forward_pre_hook(partial(self._use, index))
+                layer.register_forward_pre_hook(partial(use, index))
 
-    @torch.compiler.disable
     def _use(self, index: int, *_: object) -> None:
         """Unit `index` is about to compute: wait until it is there, and send for the next one."""
         if index == self._current:
