@@ -41,7 +41,7 @@ MAY_IMPORT = {
 # These see whatever they use, and nobody but each other and the command line sees them.
 ENDS = {"train", "evaluate", "studio", "cli"}
 
-DEVICES_ARE_NAMED_IN = ("world/placement.py", "train/", "cli.py", "export/nurec.py")  # the last: words of a file format
+DEVICES_ARE_NAMED_IN = ("world/placement.py", "train/", "cli/", "export/nurec.py")  # the last: words of a file format
 SIZES_ARE_NAMED_IN = ("presets.py", "train/")
 
 

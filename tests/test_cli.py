@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from worlds import make_world
 
-from photowalk.cli import _parser, main
+from photowalk.cli import main, parser
 
 SMALL = ["--size", "64x96", "--path", "left 10deg"]
 
@@ -44,7 +44,7 @@ def refused(capsys, arguments, *words):
 
 def test_help_does_not_wait_for_torch():
     code = (
-        "import sys; from photowalk.cli import _parser, main\n"
+        "import sys; from photowalk.cli import main, parser\n"
         "try: main(['--help'])\nexcept SystemExit: print('torch' in sys.modules)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -220,11 +220,11 @@ def test_a_walk_that_was_killed_and_cancelled_continues_to_the_same_files(tmp_pa
 
 @pytest.mark.parametrize(("text", "count"), [("500k", 500_000), ("2M", 2_000_000), ("1234", 1234), ("all", None)])
 def test_splats_are_counted_in_words(text, count):
-    assert _parser().parse_args(["reconstruct", "world", "--splats", text]).splats == count
+    assert parser().parse_args(["reconstruct", "world", "--splats", text]).splats == count
 
 
 @pytest.mark.parametrize("wrong", [["--splats", "0"], ["--splats", "many"], ["--refine", "-1"], ["--refine", "1.5"]])
 def test_wrong_counts_are_refused(wrong, capsys):
     with pytest.raises(SystemExit):
-        _parser().parse_args(["reconstruct", "world", *wrong])
+        parser().parse_args(["reconstruct", "world", *wrong])
     assert wrong[1] in capsys.readouterr().err

@@ -44,7 +44,7 @@ def test_public_names(name):
 
 
 def test_the_wheel_holds_code_weights_and_licence_but_no_tests(wheel):
-    assert "photowalk/cli.py" in wheel
+    assert "photowalk/cli/walking.py" in wheel
     assert any(name.endswith("licenses/LICENSE") for name in wheel)
     assert not any(name.startswith("tests/") for name in wheel)
     weights = {path.name for path in WEIGHTS.glob("*.safetensors")}

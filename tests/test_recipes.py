@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from photowalk.cli import _parser
+from photowalk.cli import parser
 from photowalk.train.recipes import Order, train_part
 
 ROOT = Path(__file__).parent.parent
@@ -26,7 +26,7 @@ def commands(**variables: str) -> list[list[str]]:
 @pytest.mark.parametrize("scale", ["", "tiny"])
 def test_the_recipe_says_what_the_command_line_understands(scale):
     found = commands(RECIPE_SCALE=scale, DISTIL="1")
-    trained = [_parser().parse_args(words[1:]) for words in found if words[:2] == ["photowalk", "train"]]
+    trained = [parser().parse_args(words[1:]) for words in found if words[:2] == ["photowalk", "train"]]
     parts = [options.part for options in trained]
     assert parts == ["codec", "depth", "denoiser", "denoiser", "distil", "detail", "splats", "splats"]
     own = trained[3]
