@@ -19,20 +19,9 @@ def usable(tensor: Tensor) -> bool:
     return tensor.is_cuda and importlib.util.find_spec("gsplat") is not None
 
 
-def picture(
-    means: Tensor,
-    axes: Tensor,
-    opacities: Tensor,
-    colours: Tensor,
-    camera_from_world: Tensor,
-    intrinsics: Tensor,
-    height: int,
-    width: int,
-) -> tuple[Tensor, Tensor]:
-    """As `rasterise`: colour [H, W, 3] over black and alpha [H, W]. Differentiable."""
-    gsplat = importlib.import_module("gsplat")
-    given = arguments(means, axes, opacities, colours, camera_from_world, intrinsics, height, width)
-    colour, alpha, _ = gsplat.rasterization(**given)
+def picture(given: dict) -> tuple[Tensor, Tensor]:
+    """As `rasterise`, of what `arguments` gave: colour [H, W, 3] over black and alpha [H, W]. Differentiable."""
+    colour, alpha, _ = importlib.import_module("gsplat").rasterization(**given)
     return colour[0], alpha[0, ..., 0]
 
 

@@ -59,7 +59,7 @@ def render_picture(splats: Splats, camera: Cameras) -> Tensor:
         return render(splats, camera).image
     camera = camera.to(splats.means)
     directions = torch.nn.functional.normalize(splats.means - camera.centres, dim=-1)
-    colour, _ = gsplat_adapter.picture(
+    given = gsplat_adapter.arguments(
         splats.means,
         rotation_from_quaternion(splats.rotations) * splats.scales[:, None, :],
         splats.opacities,
@@ -69,6 +69,7 @@ def render_picture(splats: Splats, camera: Cameras) -> Tensor:
         camera.height,
         camera.width,
     )
+    colour, _ = gsplat_adapter.picture(given)
     return colour.movedim(-1, 0)
 
 
