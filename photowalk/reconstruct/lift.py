@@ -26,7 +26,7 @@ FLATNESS = 0.15  # standard deviation along the normal, relative to the footprin
 WINDOW = 2  # pixels around each to which its plane is fitted
 RIDGE = 1e-3  # pixel^2; pulls planes with too few neighbours towards the frontal one
 STRETCH_MINIMUM = 0.1  # slants below this stretch a splat no further
-OPACITY = 0.98
+OPACITY = 0.98  # of a nearer one, rasterisers leave a splat out that would hide all behind it, and a dark dot stays
 STEEP = 0.06  # relative change of depth per pixel above which a pixel belongs to a ramp between surfaces, not to one
 
 

@@ -13,12 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from photowalk.kernels.rasterise import SH_DC
-from photowalk.reconstruct.lift import FOOTPRINT
+from photowalk.reconstruct.lift import FOOTPRINT, OPACITY
 from photowalk.scene.render import render
 from photowalk.scene.types import Splats, View
 
 SKY_SHRINK = 2  # sky is smooth: one splat for so many pixels along each side
-_OVERLAP = 1.2  # a little larger than splats of a surface, whose neighbours they need not match
+_OVERLAP = 1.7  # times as large as splats of a surface: sky is smooth, and black shows through its gaps
+_WHOLE = 0.95  # alpha from which the dome needs nothing more; below it, seams between views would show
 
 
 def add_sky(sky: Splats | None, view: View) -> Splats | None:
@@ -31,7 +32,7 @@ def add_sky(sky: Splats | None, view: View) -> Splats | None:
     camera = view.camera.resized(*share.shape)
     missing = share > 0
     if sky is not None:
-        missing &= render(_placed(sky, camera.centres, 1.0), camera).alpha < 0.5
+        missing &= render(_placed(sky, camera.centres, 1.0), camera).alpha < _WHOLE
     _, directions = camera.rays()
     means = directions[missing]
     sigma = torch.full((len(means),), _OVERLAP * FOOTPRINT / float(camera.intrinsics[0, 0])).to(means)
@@ -39,7 +40,7 @@ def add_sky(sky: Splats | None, view: View) -> Splats | None:
         means=means,
         scales=sigma[:, None].expand(-1, 3),
         rotations=torch.tensor([1.0, 0, 0, 0]).to(means).expand(len(means), 4),
-        opacities=torch.ones_like(sigma),
+        opacities=torch.full_like(sigma, OPACITY),
         colours=((colour[:, missing].T - 0.5) / SH_DC)[:, None],
     )
     return added if sky is None else Splats.cat([sky, added])
