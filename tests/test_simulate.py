@@ -10,8 +10,9 @@ from photowalk.scene.ground import Ground
 from photowalk.scene.types import Mesh
 from photowalk.scene.videos import read_lossless, write_lossless
 from photowalk.simulate import WANTED, simulate
+from photowalk.simulate.robot import drive
 from photowalk.simulate.route import plan_route
-from photowalk.simulate.terrain import HOLE, terrain_of
+from photowalk.simulate.terrain import HOLE, SIDE, STEP, Terrain, terrain_of
 
 pytest.importorskip("mujoco")
 
@@ -161,6 +162,20 @@ def test_routes_keep_their_distance():
     steps = np.linalg.norm(np.diff(route.points, axis=0), axis=1)
     assert steps.max() < 2 * terrain.side
     assert steps.sum() >= 5.0
+
+
+@pytest.mark.parametrize("slant", [0.0, 0.7])
+def test_wheels_climb_the_largest_step_that_counts_as_floor(slant):
+    x, y = np.meshgrid((np.arange(80) + 0.5) * SIDE, (np.arange(50) - 24.5) * SIDE, indexing="ij")
+    height = np.where(x + slant * y > 1.2, STEP, -STEP)  # around the step the floor is at 0
+    terrain = Terrain(np.array([0, -25 * SIDE]), SIDE, height, np.ones_like(height) > 0, np.zeros_like(height) > 0)
+    route = np.stack([np.linspace(0.4, 2.6, 56), np.zeros(56)], axis=1)
+    moments = list(drive(terrain, route, np.zeros((0, 2)), seconds=20, fps=16))
+    assert moments[-1].to_go < 0.15
+    assert moments[-1].robot[2, 3] > STEP
+    assert min(moment.robot[2, 2] for moment in moments) > 0.5, "it stays upright"
+    there, back = moments[-1].wheels[:2, :3, 3]
+    assert np.linalg.norm(there - back) == pytest.approx(0.19, abs=0.02)
 
 
 def test_the_film_shows_the_robot(tmp_path):

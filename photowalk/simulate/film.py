@@ -13,7 +13,7 @@ from photowalk.geometry.cameras import Cameras
 from photowalk.geometry.motions import look_at
 from photowalk.kernels.mesh_rays import RayCaster
 from photowalk.scene.types import Mesh
-from photowalk.simulate.robot import BALL, CHASSIS, TRACK, WHEEL, Moment
+from photowalk.simulate.robot import BALL, BREADTH, CHASSIS, WHEEL, Moment
 
 BEHIND, ABOVE = 1.1, 0.6  # metres
 _SKY = (0.82, 0.88, 0.95)
@@ -63,11 +63,11 @@ def _things(moment: Moment) -> tuple[Tensor, Tensor, Tensor]:
     """Robot and balls as triangles: vertices [V, 3], faces [T, 3], colours [T, 3]."""
     import trimesh
 
-    parts = [(trimesh.creation.box(2 * np.array(CHASSIS)), moment.robot @ _shift(0, 0, 0.02), _BODY)]
+    parts = [(trimesh.creation.box(2 * np.array(CHASSIS)), moment.robot, _BODY)]
     upright = trimesh.transformations.rotation_matrix(np.pi / 2, [1, 0, 0])
-    for side in (-1, 1):
-        wheel = trimesh.creation.cylinder(WHEEL, 0.03, sections=20)
-        parts.append((wheel, moment.robot @ _shift(0, side * TRACK, 0) @ upright, _TYRE))
+    parts += [
+        (trimesh.creation.cylinder(WHEEL, BREADTH, sections=20), wheel @ upright, _TYRE) for wheel in moment.wheels
+    ]
     parts += [(trimesh.creation.icosphere(2, BALL), _shift(*ball), _BALL) for ball in moment.balls]
     vertices, faces, paint, count = [], [], [], 0
     for part, pose, colour in parts:

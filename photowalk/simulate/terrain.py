@@ -16,7 +16,7 @@ from scipy import ndimage
 from photowalk.kernels.mesh_rays import RayCaster
 from photowalk.scene.types import Mesh
 
-STEP = 0.06  # metres that wheels climb
+STEP = 0.06  # metres off the floor around that wheels climb; between neighbours it may be twice as much
 TALL = 0.5  # metres above the floor up to which things are in the way
 HOLE = 2.0  # metres that a hole is deep
 UNEVEN = 0.4  # metres off its plane that a floor may be
