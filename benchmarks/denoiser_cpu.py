@@ -28,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from photowalk.models.conditioning import Conditioning
 from photowalk.models.savings import ALL_SAVINGS, Savings
 from photowalk.models.world_transformer import WorldTransformer
-from photowalk.presets import lyra2_14b_denoiser
+from photowalk.presets.published import lyra2_14b_denoiser
 from photowalk.world.placement import choose_placement
 
 ROWS, COLUMNS = 448 // 8, 768 // 8

@@ -34,7 +34,8 @@ from photowalk.diffusion.sampler import Sampler
 from photowalk.evaluate.cameras import camera_error
 from photowalk.evaluate.images import masked_psnr, psnr, sharpness_where
 from photowalk.models.weights import load_weights
-from photowalk.presets import WEIGHTS, load_preset
+from photowalk.presets import load_preset
+from photowalk.presets.nano import WEIGHTS
 from photowalk.scene.images import quantise, read_photo, write_atomically
 from photowalk.scene.types import Clip
 from photowalk.scene.warping import composite

@@ -36,7 +36,8 @@ from photowalk.evaluate.images import psnr
 from photowalk.models.splat_head import SplatHead
 from photowalk.models.squeeze_features import SqueezeFeatures, feature_distance
 from photowalk.models.weights import load_weights
-from photowalk.presets import WEIGHTS, load_preset, nano_depth_network, nano_splat_head
+from photowalk.presets import load_preset
+from photowalk.presets.nano import WEIGHTS, nano_depth_network, nano_splat_head
 from photowalk.reconstruct import reconstruct, refine
 from photowalk.reconstruct.learnt_lift import LearntLift
 from photowalk.reconstruct.lift import Lifter, PixelAligned

@@ -42,7 +42,7 @@ MAY_IMPORT = {
 ENDS = {"train", "evaluate", "studio", "cli"}
 
 DEVICES_ARE_NAMED_IN = ("world/placement.py", "train/", "cli/", "export/nurec.py")  # the last: words of a file format
-SIZES_ARE_NAMED_IN = ("presets.py", "train/")
+SIZES_ARE_NAMED_IN = ("presets/", "train/")
 
 
 def source_files():

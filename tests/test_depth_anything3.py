@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from photowalk import presets
 from photowalk.geometry.cameras import Cameras
 from photowalk.geometry.motions import rotation_from_vector
 from photowalk.models.depth_anything3 import metric
@@ -21,6 +20,7 @@ from photowalk.models.depth_anything3.pose_tokens import (
     rigid_inverse,
 )
 from photowalk.models.depth_anything3.splats import harmonics_rotation, place_splats
+from photowalk.presets import depth_anything
 from photowalk.reconstruct import reconstruct
 from photowalk.reconstruct.feed_forward import NetworkLift
 from photowalk.reconstruct.lift import surface_of
@@ -55,7 +55,7 @@ def _cameras(count: int, height: int = 28, width: int = 42) -> Cameras:
 
 def test_published_size():
     with torch.device("meta"):
-        network = DepthAnything3(presets.lyra2_reconstruction())
+        network = DepthAnything3(depth_anything.lyra2_reconstruction())
     assert len(network.state_dict()) == 1383
     assert sum(p.numel() for p in network.parameters()) == 1_689_845_519
 
@@ -233,7 +233,7 @@ def test_weights_without_splats_are_refused():
 
 @torch.inference_mode()
 def test_nano_takes_frames_as_they_are():
-    network = DepthAnything3(presets.nano_reconstruction()).eval()
+    network = DepthAnything3(depth_anything.nano_reconstruction()).eval()
     cameras = _cameras(2, 64, 112)
     predicted = network(torch.rand(2, 3, 64, 112), cameras.camera_from_world, cameras.intrinsics, down_ratio=2)
     assert predicted.depth.shape == (2, 64, 112)

@@ -9,12 +9,13 @@ from PIL import Image
 from safetensors.torch import save_file
 from tiny import tiny_preset
 
-from photowalk import World, presets
+from photowalk import World
 from photowalk.checkpoints.load import stored_shapes
 from photowalk.geometry.cameras import Cameras
 from photowalk.models.depth_anything3.network import DepthAnything3, DepthAnything3Config
 from photowalk.perception.depth import DepthEstimate, NanoDepth
 from photowalk.perception.depth_anything3 import DepthAnything3Depth
+from photowalk.presets import depth_anything
 from photowalk.world.placement import Placement
 from photowalk.world.store import WorldStore
 
@@ -139,7 +140,7 @@ def test_wrong_shapes_are_refused(estimator: DepthAnything3Depth):
 def store(tmp_path, monkeypatch):
     monkeypatch.setenv("PHOTOWALK_WEIGHTS", str(tmp_path))
     monkeypatch.setattr(
-        presets,
+        depth_anything,
         "DEPTH_ANYTHING",
         {"lyra2-reconstruction": lambda: RECONSTRUCTION, "da3-nested": lambda: RECONSTRUCTION},
     )
@@ -155,15 +156,15 @@ def put(store, name: str) -> None:
 
 
 def test_the_most_capable_network_of_the_store_is_taken(store):
-    assert presets.stored_depth_anything() is None
-    assert isinstance(presets.depth_estimator("nano", PLACEMENT), NanoDepth)
+    assert depth_anything.stored_depth_anything() is None
+    assert isinstance(depth_anything.depth_estimator("nano", PLACEMENT), NanoDepth)
     with pytest.raises(ValueError, match="photowalk weights get"):
-        presets.depth_estimator("da3", PLACEMENT)
+        depth_anything.depth_estimator("da3", PLACEMENT)
     put(store, "da3-nested")
-    assert presets.depth_estimator("da3", PLACEMENT).name == "da3-nested"
+    assert depth_anything.depth_estimator("da3", PLACEMENT).name == "da3-nested"
     put(store, "lyra2-reconstruction")
-    assert presets.stored_depth_anything() == "lyra2-reconstruction"
-    chosen = presets.depth_estimator("da3", PLACEMENT)
+    assert depth_anything.stored_depth_anything() == "lyra2-reconstruction"
+    chosen = depth_anything.depth_estimator("da3", PLACEMENT)
     assert isinstance(chosen, DepthAnything3Depth)
     photo = torch.rand(3, HEIGHT, WIDTH)
     same = DepthAnything3Depth(network(), "da3-nested", Flat()).estimate_photo(photo, 70.0).depth

@@ -6,7 +6,7 @@ import torch
 from photowalk.geometry.cameras import Cameras
 from photowalk.models.depth_network import DepthNetwork
 from photowalk.perception.depth import NanoDepth
-from photowalk.presets import nano_depth_network
+from photowalk.presets.nano import nano_depth_network
 from photowalk.scene.filling import fill_smoothly
 from photowalk.synthetic import HELD_OUT_SEEDS, SyntheticWorld
 from photowalk.world.placement import choose_placement

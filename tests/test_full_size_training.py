@@ -16,9 +16,9 @@ pytest.importorskip("accelerate")
 
 from tiny_published import HEIGHT, WIDTH, tiny_clip, tiny_denoiser, tiny_tokenizer, tiny_umt5, tiny_wan
 
-from photowalk import presets
 from photowalk.checkpoints.load import stored_shapes
 from photowalk.data.clips import write_clip
+from photowalk.presets import published
 from photowalk.synthetic import SyntheticWorld
 from photowalk.train import full_size
 from photowalk.train.full_size import LYRA2_OBJECTIVE, train_full_size
@@ -42,10 +42,10 @@ def store(tmp_path, monkeypatch):
     tiny_tokenizer().save_pretrained(tmp_path / "store" / "umt5-tokenizer")
     (tmp_path / "store" / "umt5-tokenizer" / "manifest.json").write_text(json.dumps({"name": "umt5-tokenizer"}))
     config = replace(networks["wan2.1-i2v-14b"].config, text_length=512)
-    monkeypatch.setattr(presets, "lyra2_14b_denoiser", lambda: config)
-    monkeypatch.setattr(presets, "umt5_xxl_network", tiny_umt5)
-    monkeypatch.setattr(presets, "clip_vit_h_network", tiny_clip)
-    monkeypatch.setattr(presets, "wan_codec_network", tiny_wan)
+    monkeypatch.setattr(published, "lyra2_14b_denoiser", lambda: config)
+    monkeypatch.setattr(published, "umt5_xxl_network", tiny_umt5)
+    monkeypatch.setattr(published, "clip_vit_h_network", tiny_clip)
+    monkeypatch.setattr(published, "wan_codec_network", tiny_wan)
     small = replace(full_size.SIZES["lyra2-14b"], grid=(HEIGHT // 8, WIDTH // 8))
     monkeypatch.setitem(full_size.SIZES, "lyra2-14b", small)
     return tmp_path / "store"

@@ -11,11 +11,12 @@ from checkpoint_files import DEPTH_ALONE, RECONSTRUCTION
 from safetensors.torch import save_file
 from worlds import make_world
 
-from photowalk import World, presets
+from photowalk import World
 from photowalk.checkpoints.load import stored_shapes
 from photowalk.cli import main
 from photowalk.export.ply import read_splats
 from photowalk.models.depth_anything3.network import DepthAnything3
+from photowalk.presets import depth_anything
 from photowalk.reconstruct import published
 from photowalk.world.store import WorldError
 
@@ -24,7 +25,7 @@ from photowalk.world.store import WorldError
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """It holds a network that sees one depth everywhere, no sky, and small, opaque splats."""
     configs = {"lyra2-reconstruction": lambda: RECONSTRUCTION, "da3-base": lambda: DEPTH_ALONE}
-    monkeypatch.setattr(presets, "DEPTH_ANYTHING", configs)
+    monkeypatch.setattr(depth_anything, "DEPTH_ANYTHING", configs)
     monkeypatch.setenv("PHOTOWALK_WEIGHTS", str(tmp_path / "weights"))
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -64,8 +65,13 @@ def test_a_world_of_the_networks_depth_gets_its_splats_too(store: Path, tmp_path
     with world.locked():
         world._replace_manifest(depth_network="lyra2-reconstruction")
     asked = []
-    given = presets.depth_anything_network
-    monkeypatch.setattr(presets, "depth_anything_network", lambda name, *rest: asked.append(name) or given(name, *rest))
+    given = depth_anything.depth_anything_network
+
+    def noting(name, *rest):
+        asked.append(name)
+        return given(name, *rest)
+
+    monkeypatch.setattr(depth_anything, "depth_anything_network", noting)
     World.open(tmp_path / "world").reconstruct(mesh=False)
     assert asked == ["lyra2-reconstruction"]
     World.open(tmp_path / "world").reconstruct(mesh=False, pixel_aligned=True)

@@ -17,13 +17,14 @@ from checkpoint_files import DEPTH_ALONE
 from tiny import tiny_preset
 from tiny_published import HEIGHT, WIDTH, tiny_clip, tiny_denoiser, tiny_tokenizer, tiny_umt5, tiny_wan
 
-from photowalk import load_preset, presets
+from photowalk import load_preset
 from photowalk.checkpoints.load import stored_shapes
 from photowalk.cli import main
 from photowalk.diffusion.few_step import FewStep
 from photowalk.diffusion.unipc import UniPC
 from photowalk.geometry.paths import forward
 from photowalk.models.depth_anything3.network import DepthAnything3
+from photowalk.presets import depth_anything, published
 from photowalk.world.placement import Placement
 from photowalk.world.residency.plan import GB, Plan
 from photowalk.world.residency.visiting import VisitingCodec
@@ -54,10 +55,10 @@ def store(tmp_path, monkeypatch):
     put(tmp_path, "umt5-tokenizer", {})
     tiny_tokenizer().save_pretrained(tmp_path / "umt5-tokenizer")
     config = replace(denoiser.config, text_length=512)
-    monkeypatch.setattr(presets, "lyra2_14b_denoiser", lambda: config)
-    monkeypatch.setattr(presets, "umt5_xxl_network", tiny_umt5)
-    monkeypatch.setattr(presets, "clip_vit_h_network", tiny_clip)
-    monkeypatch.setattr(presets, "wan_codec_network", tiny_wan)
+    monkeypatch.setattr(published, "lyra2_14b_denoiser", lambda: config)
+    monkeypatch.setattr(published, "umt5_xxl_network", tiny_umt5)
+    monkeypatch.setattr(published, "clip_vit_h_network", tiny_clip)
+    monkeypatch.setattr(published, "wan_codec_network", tiny_wan)
     return tmp_path
 
 
@@ -120,7 +121,7 @@ def test_presets_differ_in_steps_guidance_and_adaptations(store):
 
 
 def test_depth_is_of_the_published_network_where_it_is_in_the_store(store, monkeypatch):
-    monkeypatch.setattr(presets, "DEPTH_ANYTHING", {"da3-base": lambda: DEPTH_ALONE})
+    monkeypatch.setattr(depth_anything, "DEPTH_ANYTHING", {"da3-base": lambda: DEPTH_ALONE})
     assert load_preset("lyra2-14b").build(PLACEMENT).depth.name == "nano"
     kept = DepthAnything3(DEPTH_ALONE)
     put(store, "da3-base", {name: kept.state_dict()[name].clone() for name in stored_shapes(kept)})

@@ -23,7 +23,7 @@ from photowalk.models.depth_anything3.network import DepthAnything3
 from photowalk.models.umt5_text import Umt5Text
 from photowalk.models.wan_codec import WanCodec
 from photowalk.models.weight_only import WeightOnlyLinear
-from photowalk.presets import lyra2_footprint
+from photowalk.presets.published import lyra2_footprint
 from photowalk.world.placement import Copies, Placement
 from photowalk.world.residency.arrange import arrange, block_layers
 from photowalk.world.residency.plan import GB, Footprint, Plan, PlanError, choose_plan

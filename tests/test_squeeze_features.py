@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from photowalk.models.squeeze_features import SqueezeFeatures, feature_distance
-from photowalk.presets import nano_depth_network
+from photowalk.presets.nano import nano_depth_network
 from photowalk.world.placement import choose_placement
 
 

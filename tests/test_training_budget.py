@@ -8,7 +8,8 @@ from tiny import tiny_preset
 
 from photowalk.cli import main
 from photowalk.models.world_transformer import WorldTransformer
-from photowalk.presets import lyra2_14b_denoiser, nano_denoiser
+from photowalk.presets.nano import nano_denoiser
+from photowalk.presets.published import lyra2_14b_denoiser
 from photowalk.train.budget import GIB, Layout, denoiser_budget
 from photowalk.train.full_size import LYRA2_14B
 from photowalk.world.placement import Placement

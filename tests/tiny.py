@@ -13,7 +13,7 @@ from photowalk.models.nano_codec import NanoCodec
 from photowalk.models.squeeze_features import SqueezeFeatures
 from photowalk.models.world_transformer import WorldTransformer
 from photowalk.perception.depth import NanoDepth
-from photowalk.presets import Preset
+from photowalk.presets.preset import Preset
 from photowalk.world.conditioning import ConditioningConfig
 from photowalk.world.generator import GenerationConfig, Generator
 from photowalk.world.placement import Placement

@@ -11,7 +11,8 @@ from photowalk.models.umt5_text import Umt5Text
 from photowalk.models.wan_codec import WanCodec
 from photowalk.models.world_transformer import WorldTransformer
 from photowalk.perception.depth import NanoDepth
-from photowalk.presets import Preset, lyra2_14b_generation
+from photowalk.presets.preset import Preset
+from photowalk.presets.published import lyra2_14b_generation
 from photowalk.world.generator import Generator
 from photowalk.world.placement import Placement
 

@@ -50,7 +50,6 @@ from torch import Tensor, nn  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 from transformers import CLIPVisionConfig, CLIPVisionModel, UMT5Config, UMT5EncoderModel  # noqa: E402
 
-from photowalk import presets  # noqa: E402
 from photowalk.diffusion.few_step import FewStep  # noqa: E402
 from photowalk.diffusion.guidance import guided  # noqa: E402
 from photowalk.diffusion.sampler import Sampler  # noqa: E402
@@ -64,6 +63,7 @@ from photowalk.models.umt5_text import Umt5Text  # noqa: E402
 from photowalk.models.wan_codec import WanCodec  # noqa: E402
 from photowalk.models.world_transformer import WorldTransformer  # noqa: E402
 from photowalk.perception.depth import DepthEstimate  # noqa: E402
+from photowalk.presets import depth_anything, published  # noqa: E402
 from photowalk.world.generator import Generator  # noqa: E402
 from photowalk.world.placement import GB, Placement, choose_placement  # noqa: E402
 from photowalk.world.residency.arrange import arrange  # noqa: E402
@@ -107,16 +107,16 @@ class Size:
     depth: Callable[[], DepthAnything3]
 
 
-def published() -> Size:
-    preset = presets.lyra2_14b()
+def full_size() -> Size:
+    preset = published.lyra2_14b()
     return Size(
         preset.height,
         preset.width,
-        presets.lyra2_14b_denoiser(),
-        presets.wan_codec_network,
-        presets.umt5_xxl_network,
-        presets.clip_vit_h_network,
-        lambda: DepthAnything3(presets.lyra2_reconstruction()),
+        published.lyra2_14b_denoiser(),
+        published.wan_codec_network,
+        published.umt5_xxl_network,
+        published.clip_vit_h_network,
+        lambda: DepthAnything3(depth_anything.lyra2_reconstruction()),
     )
 
 
@@ -143,8 +143,8 @@ def tiny() -> Size:
         "text_length": 32,
         "image_dim": 16,
     }
-    denoiser = replace(presets.lyra2_14b_denoiser(), squeeze=8, **small)
-    return Size(32, 48, denoiser, codec, text, image, lambda: DepthAnything3(presets.nano_reconstruction()))
+    denoiser = replace(published.lyra2_14b_denoiser(), squeeze=8, **small)
+    return Size(32, 48, denoiser, codec, text, image, lambda: DepthAnything3(depth_anything.nano_reconstruction()))
 
 
 class Clock:
@@ -283,7 +283,7 @@ def built(size: Size, chosen: Configuration, placement: Placement, *, is_tiny: b
         detail=None,
         sampler=chosen.sampler,
         placement=replace(placement, plan=plan),
-        config=replace(presets.lyra2_14b_generation(chosen.guidance)),
+        config=replace(published.lyra2_14b_generation(chosen.guidance)),
     )
 
 
@@ -345,7 +345,7 @@ def whole_chunk(generator: Generator, size: Size) -> Callable[[Generator], None]
 
 
 def measure(name: str, out: Path, *, is_tiny: bool, geometry: bool) -> None:
-    chosen, size = CONFIGURATIONS[name], tiny() if is_tiny else published()
+    chosen, size = CONFIGURATIONS[name], tiny() if is_tiny else full_size()
     placement = choose_placement("cpu" if is_tiny else None, vram_gb=chosen.vram)
     on_gpu = placement.device.type == "cuda"
     common: dict[str, object] = {"size": [size.width, size.height], "geometry": geometry, "lacking": LACKING}

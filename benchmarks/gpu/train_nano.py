@@ -34,7 +34,7 @@ from torch import nn
 
 from photowalk.data.clips import find_clips
 from photowalk.models.weights import load_weights
-from photowalk.presets import nano_untrained
+from photowalk.presets.nano import nano_untrained
 from photowalk.train.objective import Kind
 from photowalk.train.recipes import DENOISER_OBJECTIVE, Order, train_part
 from photowalk.train.samples import prepare_samples

@@ -30,7 +30,7 @@ from photowalk.models.protocols import ImageEncoder, TextEncoder
 from photowalk.models.savings import ALL_SAVINGS, Savings
 from photowalk.models.wan_codec import WanCodec
 from photowalk.perception.depth import DepthEstimate, DepthEstimator
-from photowalk.presets import lyra2_14b_generation
+from photowalk.presets.published import lyra2_14b_generation
 from photowalk.scene.types import Clip
 from photowalk.world.generator import Generator
 from photowalk.world.placement import Placement

@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from photowalk import presets
 from photowalk.checkpoints import namings
 from photowalk.checkpoints.load import stored_shapes
 from photowalk.checkpoints.match import match
@@ -33,6 +32,7 @@ from photowalk.models.depth_anything3.pose_tokens import (
 from photowalk.models.depth_anything3.quaternions import matrix_from_xyzw, xyzw_from_matrix
 from photowalk.models.depth_anything3.splats import PlacedSplats, harmonics_rotation, place_splats
 from photowalk.perception.pose_alignment import align_centres
+from photowalk.presets import depth_anything
 from photowalk.reconstruct.frame_choice import spread
 from photowalk.reconstruct.published import followed
 
@@ -50,7 +50,7 @@ def check_weights(folder: Path) -> Iterable[Comparison]:
 
 def check_names(folder: Path) -> Iterable[Comparison]:
     with torch.device("meta"):
-        network = DepthAnything3(presets.lyra2_reconstruction())
+        network = DepthAnything3(depth_anything.lyra2_reconstruction())
     listed = {}
     for line in (folder / "keys_da3_lyra.txt").read_text().splitlines():
         name, shape, _ = line.split("\t")

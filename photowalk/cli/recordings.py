@@ -40,7 +40,8 @@ def prepare_data(options: argparse.Namespace) -> None:
     from pathlib import Path
 
     from photowalk.data.prepare import Cut, Finding, prepare
-    from photowalk.presets import depth_estimator, nano
+    from photowalk.presets.depth_anything import depth_estimator
+    from photowalk.presets.nano import nano
     from photowalk.world.placement import choose_placement
 
     cut = Cut(options.size or (nano().height, nano().width), options.frames, options.clip_frames)

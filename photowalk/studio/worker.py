@@ -26,7 +26,7 @@ from PIL import Image
 from photowalk.geometry import path_files
 from photowalk.geometry.cameras import Cameras
 from photowalk.perception.captions import Captioner, load_captioner
-from photowalk.presets import Preset
+from photowalk.presets.preset import Preset
 from photowalk.scene.images import to_bytes
 from photowalk.studio import schemas
 from photowalk.world.generator import Generator

@@ -12,11 +12,11 @@ from torch import nn
 
 from photowalk.diffusion.flow import TrainingSchedule
 from photowalk.models.world_transformer import WorldTransformer
-from photowalk.presets import (
+from photowalk.presets.nano import nano_denoiser
+from photowalk.presets.published import (
     clip_vit_h_network,
     lyra2_14b_denoiser,
     lyra2_14b_to_train,
-    nano_denoiser,
     umt5_xxl_network,
     wan_1_3b_denoiser,
     wan_codec_network,

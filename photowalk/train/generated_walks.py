@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from photowalk.data.clips import find_clips, read_clip
-from photowalk.presets import Preset, load_preset
+from photowalk.presets import load_preset
+from photowalk.presets.preset import Preset
 from photowalk.scene.images import write_png
 from photowalk.scene.types import Clip
 from photowalk.world.session import World

@@ -22,7 +22,7 @@ from photowalk.models.detail import DetailNetwork
 from photowalk.models.nano_codec import NanoCodec
 from photowalk.models.splat_head import SplatHead
 from photowalk.models.weights import load_weights
-from photowalk.presets import (
+from photowalk.presets.nano import (
     WEIGHTS,
     nano,
     nano_conditioning,

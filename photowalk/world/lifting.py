@@ -9,7 +9,8 @@ import torch
 
 from photowalk.export.ply import write_ply
 from photowalk.models.splat_head import RATIOS
-from photowalk.presets import Preset, gives_splats, splat_network
+from photowalk.presets.depth_anything import gives_splats, splat_network
+from photowalk.presets.preset import Preset
 from photowalk.reconstruct import reconstruct, refine, write_preview
 from photowalk.reconstruct.feed_forward import NetworkLift
 from photowalk.reconstruct.learnt_lift import LearntLift

@@ -14,7 +14,9 @@ from types import MappingProxyType
 
 from photowalk.geometry.cameras import Cameras
 from photowalk.perception.captions import Captioner
-from photowalk.presets import PRESETS, Preset, depth_estimator, depth_licence, load_preset
+from photowalk.presets import PRESETS, load_preset
+from photowalk.presets.depth_anything import depth_estimator, depth_licence
+from photowalk.presets.preset import Preset
 from photowalk.scene.depth_files import read_depth
 from photowalk.scene.images import Fit, read_photo
 from photowalk.scene.posed_pictures import read_posed_pictures

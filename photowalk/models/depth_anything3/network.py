@@ -1,6 +1,6 @@
 """Depth Anything 3 as a whole: the branch that sees all views, and the one that knows metres and sky.
 
-One set of classes from a few hundred thousand parameters to the published 1.4 billion; presets.py holds the sizes.
+One set of classes from a few hundred thousand parameters to the published 1.4 billion; presets/ holds the sizes.
 Cameras that are known condition the network. How its world is brought to the known one is not known here.
 """
 
