@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import pairwise
+from types import ModuleType
 
 import torch
 import warp as wp
@@ -36,6 +37,12 @@ with _silent_stderr():  # where there is no GPU, Warp's C side says so, and no s
 
 def device_of(tensor: Tensor) -> wp.Device:
     return wp.device_from_torch(tensor.device)
+
+
+def load_kernels(*modules: ModuleType) -> None:
+    """Compile what modules hold for the CPU now, where several threads would otherwise begin to at once."""
+    for module in modules:
+        wp.load_module(module, device="cpu")
 
 
 def parallel_over_first_axis(launch: Callable[[int, int], None], count: int, device: torch.device) -> None:

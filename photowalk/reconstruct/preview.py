@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from photowalk.geometry.cameras import Cameras
+from photowalk.reconstruct.ahead import ahead
 from photowalk.scene.images import write_png
 from photowalk.scene.render import render_picture
 from photowalk.scene.types import Scene
@@ -39,8 +40,8 @@ def write_preview(
     stills: dict[int, Tensor] = {}
 
     def frames() -> Iterator[Tensor]:
-        for index, camera in enumerate(chosen):
-            image = render_picture(splats, camera).clamp(0, 1)
+        rendered = ahead(render_picture(splats, camera).clamp(0, 1) for camera in chosen)
+        for index, image in enumerate(rendered):
             if index in moments:
                 stills[index] = image
             if on_step is not None:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Event
 
 import torch
 
 from photowalk.export.ply import write_ply
+from photowalk.kernels import rasterise_tiles, tile_lists, tsdf
+from photowalk.kernels.launch import load_kernels
 from photowalk.models.splat_head import RATIOS
 from photowalk.presets.depth_anything import gives_splats, splat_network
 from photowalk.presets.preset import Preset
@@ -20,7 +25,7 @@ from photowalk.reconstruct.meshing.files import mesh_clips, write_meshes
 from photowalk.reconstruct.published import reconstruct_as_published
 from photowalk.scene.types import Clip, Scene
 from photowalk.world.placement import choose_placement
-from photowalk.world.progress import OnStep, Progress
+from photowalk.world.progress import Cancelled, OnStep, Progress
 from photowalk.world.report import scale_from
 from photowalk.world.store import WorldError, WorldStore
 
@@ -53,8 +58,11 @@ def lift_walk(store: WorldStore, preset: Preset | None, wishes: Wishes, on_step:
             return (store.chunk(index).clip for index in range(count))
 
         lifter = _lifter(store.manifest.depth_network, preset, wishes)
-        meshes = _meshes(store, walk(), wishes.scale_to, on_step) if wishes.mesh else None
-        scene = _splats(store, walk, lifter, wishes, on_step)
+        with _meshes_beside(store, walk(), wishes) as coming:
+            scene = _splats(store, walk, lifter, wishes, on_step)
+            if coming is not None:
+                on_step(Progress("mesh", 0, 1))
+            meshes = None if coming is None else coming.result()
         with store.new_scene() as folder:
             write_ply(folder / "splats.ply", scene.everything)
             if meshes is not None:
@@ -69,6 +77,28 @@ def lift_walk(store: WorldStore, preset: Preset | None, wishes: Wishes, on_step:
                 every=_PREVIEWED,
                 on_step=lambda done, total: on_step(Progress("preview", done, total)),
             )
+
+
+@contextmanager
+def _meshes_beside(store: WorldStore, walk: Iterable[Clip], wishes: Wishes) -> Iterator[Future[Meshes] | None]:
+    """The meshes, if wanted, while another thread makes them: they and the splats keep little more than a core busy
+    each. An error within the context stops them."""
+    if not wishes.mesh:
+        yield None
+        return
+    stop = Event()
+
+    def stop_if_wished(_: Progress) -> None:
+        if stop.is_set():
+            raise Cancelled
+
+    load_kernels(rasterise_tiles, tile_lists, tsdf)
+    with ThreadPoolExecutor(1) as other:
+        try:
+            yield other.submit(_meshes, store, walk, wishes.scale_to, stop_if_wished)
+        except BaseException:
+            stop.set()
+            raise
 
 
 def _splats(

@@ -1,0 +1,61 @@
+"""Splats and meshes of a world are made in two threads at once; nothing of the result shows it."""
+
+import time
+
+import pytest
+from worlds import make_world
+
+from photowalk import World
+from photowalk.export.ply import write_ply
+from photowalk.reconstruct import reconstruct
+from photowalk.reconstruct.ahead import ahead
+from photowalk.reconstruct.meshing.files import mesh_clips
+from photowalk.scene.mesh_files import write_mesh
+from photowalk.world.progress import Cancelled
+
+
+def test_splats_and_meshes_are_those_that_are_made_one_after_the_other(tmp_path):
+    store = make_world(tmp_path / "world", chunks=2)
+    stages = []
+    world = World.open(tmp_path / "world").reconstruct(
+        pixel_aligned=True, on_step=lambda step: stages.append(step.stage)
+    )
+    clips = [store.chunk(index).clip for index in range(2)]
+    write_mesh(tmp_path / "collision.ply", mesh_clips(clips, scale_from="a test").collision)
+    write_ply(tmp_path / "splats.ply", reconstruct(clips).everything)
+    for name in ("collision.ply", "splats.ply"):
+        assert (world.folder / "scene" / name).read_bytes() == (tmp_path / name).read_bytes()
+    assert list(dict.fromkeys(stages)) == ["splats", "mesh", "preview"]
+
+
+def test_a_cancelled_reconstruction_leaves_nothing(tmp_path):
+    make_world(tmp_path / "world", chunks=1)
+
+    def cancel(step):
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        World.open(tmp_path / "world").reconstruct(on_step=cancel)
+    assert not (tmp_path / "world" / "scene").exists()
+
+
+def test_what_is_made_ahead_comes_whole_and_in_order_with_its_error():
+    assert list(ahead(iter(range(5)))) == list(range(5))
+    assert list(ahead([])) == []
+    assert list(ahead([[], None, 0])) == [[], None, 0]
+    made = []
+
+    def items():
+        for number in range(4):
+            made.append(number)
+            yield number
+        raise OSError("the disk is gone")
+
+    taken = ahead(items())
+    assert next(taken) == 0
+    deadline = time.monotonic() + 5
+    while len(made) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert made == [0, 1]  # one ahead, and no more
+    with pytest.raises(OSError, match="the disk is gone"):
+        list(taken)
