@@ -8,7 +8,8 @@ fourth frame; generated ones are nano's own walks from their first frames along 
 frames that nano drew. Rows: pixel-aligned splats without a network; nano's splat head (--weights, the one in the
 package unless given); the one that has seen exact walks alone, if --exact-only gives it; nano's followed by --refine
 steps. Down-ratio 2 makes a quarter of the splats of each frame. "evened" is PSNR with the exposure of each frame,
-"look" the distance of picture features: nano's own, or SqueezeNet's with --features.
+"mended" PSNR with the camera and the exposure that --refine found for the frames before and after, which uses nothing
+of the frame; "look" the distance of picture features: nano's own, or SqueezeNet's with --features.
 
 Every figure is kept in --work as soon as it is measured, so the benchmark may be stopped, by --minutes or otherwise,
 and called again; what is there is not measured twice. The table of all that is there is printed last.
@@ -20,7 +21,7 @@ import argparse
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -39,9 +40,11 @@ from photowalk.models.weights import load_weights
 from photowalk.presets import load_preset
 from photowalk.presets.nano import WEIGHTS, nano_depth_network, nano_splat_head
 from photowalk.reconstruct import reconstruct, refine
+from photowalk.reconstruct.corrections import Corrections
 from photowalk.reconstruct.learnt_lift import LearntLift
 from photowalk.reconstruct.lift import Lifter, PixelAligned
 from photowalk.reconstruct.photometric import exposure_gain, ssim
+from photowalk.reconstruct.refine import Refined
 from photowalk.scene.images import write_png
 from photowalk.scene.render import render
 from photowalk.scene.types import Clip, Scene
@@ -72,6 +75,7 @@ class Method:
 class Row:
     psnr: float
     evened: float  # PSNR with the exposure of each frame
+    mended: float  # PSNR with the camera and the exposure that refining found for the frames before and after
     ssim: float
     look: float
     splats: float
@@ -94,7 +98,7 @@ def main() -> None:
     parser.add_argument("--looks", type=Path, help="put held-out frames beside their renders here")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    notes, until = Notes(options.work / "rows.jsonl"), time.monotonic() + 60 * options.minutes
+    notes, until = Notes(options.work / "figures.jsonl"), time.monotonic() + 60 * options.minutes
     methods, features = _methods(options), _features(options.features)
     for kind, name, walk in _walks(options):
         for method in methods:
@@ -124,14 +128,15 @@ class Notes:
 
 
 def _table(notes: Notes, methods: Sequence[str]) -> str:
-    head = f"{'walks':11} {'splats':52} {'N':>3} {'PSNR':>6} {'evened':>6} {'SSIM':>6} {'look':>6} {'count':>8}"
-    lines = [f"{head} {'/frame':>7} {'CPU s':>6}"]
+    head = f"{'walks':11} {'splats':52} {'N':>3} {'PSNR':>6} {'evened':>6} {'mended':>6} {'SSIM':>6} {'look':>6}"
+    lines = [f"{head} {'count':>8} {'/frame':>7} {'CPU s':>6}"]
     for kind in dict.fromkeys(key[0] for key in notes.rows):
         for method in methods:
             rows = [row for key, row in notes.rows.items() if (key[0], key[2]) == (kind, method)]
             if rows:
                 a = Row(*(mean(values) for values in zip(*(vars(row).values() for row in rows))))
-                line = f"{kind:11} {method:52} {len(rows):3} {a.psnr:6.2f} {a.evened:6.2f} {a.ssim:6.3f} {a.look:6.3f}"
+                line = f"{kind:11} {method:52} {len(rows):3} {a.psnr:6.2f} {a.evened:6.2f} {a.mended:6.2f}"
+                line = f"{line} {a.ssim:6.3f} {a.look:6.3f}"
                 lines.append(f"{line} {a.splats:8.0f} {a.splats_per_frame:7.0f} {a.seconds:6.1f}")
     return "\n".join(lines)
 
@@ -166,29 +171,45 @@ def _measured(clip: Clip, method: Method, features: SqueezeFeatures) -> tuple[Ro
     assert known.depth is not None
     with_depth = int((known.depth > 0).any(-1).any(-1).sum())
     start = time.process_time()
-    with torch.no_grad():
-        scene = reconstruct([known], lifter=method.lifter)
-    if method.steps:
-        scene = refine(scene, lambda: [known], frames=len(known), steps=method.steps)
+    made = _refined(known, method) if method.steps else Refined(_made([known], method), Corrections.of({}, {}))
     seconds = time.process_time() - start
-    return _judged(scene, clip[held_out], features, with_depth, seconds)
+    between = [frame - number - 0.5 for number, frame in enumerate(held_out)]  # their places among the known ones
+    return _judged(made, clip[held_out], between, features, with_depth, seconds)
+
+
+def _made(clips: Iterable[Clip], method: Method) -> Scene:
+    with torch.no_grad():
+        return reconstruct(clips, lifter=method.lifter)
+
+
+def _refined(known: Clip, method: Method) -> Refined:
+    return refine(partial(_made, method=method), lambda: [known], frames=len(known), steps=method.steps)
 
 
 @torch.no_grad()
 def _judged(
-    scene: Scene, truth: Clip, features: SqueezeFeatures, with_depth: int, seconds: float
+    made: Refined, truth: Clip, between: Sequence[float], features: SqueezeFeatures, with_depth: int, seconds: float
 ) -> tuple[Row, Tensor]:
-    pictures = render(scene.everything, truth.cameras).image.clamp(0, 1)
+    splats, corrections = made.scene.everything, made.corrections
+    pictures = render(splats, truth.cameras).image.clamp(0, 1)
+    mended = torch.stack(
+        [
+            render(splats, corrections.camera(truth.cameras[number], frame)).image
+            * corrections.gains.at(frame)[:, None, None]
+            for number, frame in enumerate(between)
+        ]
+    ).clamp(0, 1)
     gains = [exposure_gain(b.flatten(1).T, a.flatten(1).T) for a, b in zip(pictures, truth.video, strict=True)]
     evened = (pictures * torch.stack(gains)[..., None, None]).clamp(0, 1)
     likeness = (
         psnr(pictures, truth.video).mean(),
         psnr(evened, truth.video).mean(),
+        psnr(mended, truth.video).mean(),
         ssim(pictures, truth.video).mean(),
         feature_distance(features(pictures), features(truth.video)).mean(),
     )
-    count, middle = len(scene.splats), len(pictures) // 2
-    pair = torch.cat([truth.video[middle], pictures[middle]], dim=-1)
+    count, middle = len(made.scene.splats), len(pictures) // 2
+    pair = torch.cat([truth.video[middle], mended[middle]], dim=-1)
     return Row(*map(float, likeness), count, count / with_depth, seconds), pair
 
 

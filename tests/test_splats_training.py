@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_reconstruct import look, path, walk
+from rooms import look, path, walk
 from tiny import HEIGHT, WIDTH, tiny_preset
 from worlds import make_world
 

@@ -1,18 +1,21 @@
 """Per-scene optimisation: splats are moved, turned, sized and coloured until their pictures are the walk's frames.
 
-It trusts the cameras, takes each frame's brightness as free and believes frames less the worse they fit the others. It
-makes no new splats; a hole stays one.
+It takes each frame's brightness as free, and its camera too where the walk's cameras turn out to be off; frames are
+believed less the worse they fit the others. It makes no new splats; a hole stays one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from photowalk.geometry.cameras import Cameras
+from photowalk.reconstruct.camera_step import lay_on
+from photowalk.reconstruct.corrections import Corrections, evenly_spread, frames_of, lay_walk_on, move_between
 from photowalk.reconstruct.photometric import exposure_gain, ssim
 from photowalk.scene.render import render_picture
 from photowalk.scene.types import Clip, Scene, Splats
@@ -27,48 +30,65 @@ _STEPS_PER_PASS = 50  # about; a pass spreads its frames evenly over the whole w
 _GOLDEN = 0.6180339887498949  # shifts each pass's frames to the middle of the widest gaps left
 
 
+@dataclass(frozen=True)
+class Refined:
+    scene: Scene
+    corrections: Corrections  # of the walk's cameras, and how bright the scene is in its frames
+
+
 def refine(
-    scene: Scene,
+    make: Callable[[Iterable[Clip]], Scene],
     walk: Callable[[], Iterable[Clip]],
     *,
     frames: int,
     steps: int,
     on_step: Callable[[int, int], None] | None = None,
-) -> Scene:
-    """The scene after `steps` steps of gradient descent, each on one frame of the walk.
+) -> Refined:
+    """The scene that `make` makes of a walk, after `steps` steps of gradient descent, each on one frame.
 
     `walk()` gives the clips from the front and is called several times; `frames` is how many frames they have together.
-    One clip is held at a time. `on_step(done, steps)` is called after every step. The sky changes its colours alone.
+    One clip is held at a time. Where frames do not lie on the scene, they are laid on it and it is made once more
+    before it is fitted, and each frame's camera is fitted with it. `on_step(done, steps)` is called after every step.
+    The sky changes its colours alone.
     """
+    scene = make(walk())
+    corrections = lay_walk_on(scene, walk, count=steps)
+    if corrections.move_cameras:
+        scene = make(corrections.clips(walk()))
+        corrections = lay_walk_on(scene, walk, count=steps, known=corrections)
+    return fit(scene, walk, corrections, frames=frames, steps=steps, on_step=on_step)
+
+
+def fit(
+    scene: Scene,
+    walk: Callable[[], Iterable[Clip]],
+    corrections: Corrections,
+    *,
+    frames: int,
+    steps: int,
+    on_step: Callable[[int, int], None] | None = None,
+) -> Refined:
+    """The last part of `refine`: the scene fitted to the walk, and its cameras where `corrections` move them."""
     fitted = _Fitted(scene)
+    moves = dict(zip(corrections.moves.frames.tolist(), corrections.moves.values))
+    gains: dict[int, Tensor] = {}
     passes = max(1, round(steps / _STEPS_PER_PASS))
     rate = _LAST_RATE ** (1 / max(steps, 1))
     typical, done = None, 0
     for number in range(passes):
         count = steps * (number + 1) // passes - steps * number // passes
         chosen = evenly_spread(count, frames, offset=(0.5 + number * _GOLDEN) % 1)
-        for image, camera in _frames(walk(), chosen):
-            typical = fitted.step(image, camera, typical)
+        for frame, image, told in frames_of(walk(), chosen):
+            camera = Corrections.of(moves, {}).camera(told, frame)
+            if corrections.move_cameras and 2 * done >= steps:  # until then splats look a little shifted
+                camera = fitted.lay_on(image, camera)
+                moves[frame] = move_between(told, camera)
+            typical, gains[frame] = fitted.step(image, camera, typical)
             fitted.slow_down(rate)
             done += 1
             if on_step is not None:
                 on_step(done, steps)
-    return fitted.scene()
-
-
-def evenly_spread(count: int, frames: int, offset: float) -> list[int]:
-    """`count` frame numbers of 0 .. `frames` - 1, ascending; a frame comes more than once only if there are too few."""
-    return [min(int((index + offset) * frames / count), frames - 1) for index in range(count)]
-
-
-def _frames(clips: Iterable[Clip], chosen: list[int]) -> Iterable[tuple[Tensor, Cameras]]:
-    """The chosen frames of a walk; those of one clip in an order that does not follow the path."""
-    start = 0
-    for clip in clips:
-        here = [frame - start for frame in chosen if start <= frame < start + len(clip)]
-        for frame in here[::2] + here[1::2][::-1]:
-            yield clip.video[frame], clip.cameras[frame]
-        start += len(clip)
+    return Refined(fitted.scene(), Corrections.of(moves, gains))
 
 
 class _Fitted:
@@ -90,8 +110,9 @@ class _Fitted:
         groups = [{"params": [value], "lr": _RATES[name]} for name, value in self._values.items()]
         self._adam = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=_UNMOVED)
 
-    def step(self, image: Tensor, camera: Cameras, typical: float | None) -> float:
-        """One frame [3, H, W] fitted a little better -> what the loss of a frame typically is, by now."""
+    def step(self, image: Tensor, camera: Cameras, typical: float | None) -> tuple[float, Tensor]:
+        """One frame [3, H, W] fitted a little better -> what the loss of a frame typically is, by now, and the gain [3]
+        of the scene in this one."""
         pixels = camera.height * camera.width
         rendered = render_picture(self._splats(), camera)
         # The gain goes to the rendering: on the frame, darkening everything would lower the loss.
@@ -103,7 +124,11 @@ class _Fitted:
         self._adam.zero_grad()
         (pixels * min(1.0, typical / max(now, 1e-9)) * loss).backward()
         self._adam.step()
-        return _FORGET * typical + (1 - _FORGET) * now
+        return _FORGET * typical + (1 - _FORGET) * now, gain
+
+    def lay_on(self, image: Tensor, camera: Cameras) -> Cameras:
+        with torch.no_grad():
+            return lay_on(self._splats(), camera, image, pyramid=(1,))
 
     def slow_down(self, factor: float) -> None:
         for group in self._adam.param_groups:

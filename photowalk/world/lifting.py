@@ -105,24 +105,26 @@ def _splats(
     store: WorldStore, walk: Callable[[], Iterable[Clip]], lifter: Lifter, wishes: Wishes, on_step: OnStep
 ) -> Scene:
     known = sum(entry.depth_frames for entry in store.manifest.chunks)
-    if wishes.legacy:
-        scene = _as_published(store, lifter, walk)
-    else:
-        scene = reconstruct(
-            lifter.views(walk()) if isinstance(lifter, NetworkLift) else walk(),
+
+    def make(clips: Iterable[Clip]) -> Scene:
+        if wishes.legacy:
+            return _as_published(store, lifter, walk)
+        return reconstruct(
+            lifter.views(clips) if isinstance(lifter, NetworkLift) else clips,
             budget=wishes.splats,
             lifter=lifter,
             on_view=lambda done: on_step(Progress("splats", done, known)),
         )
+
     if not wishes.refine_steps:
-        return scene
+        return make(walk())
     return refine(
-        scene,
+        make,
         walk,
         frames=store.manifest.frames,
         steps=wishes.refine_steps,
         on_step=lambda done, total: on_step(Progress("refine", done, total)),
-    )
+    ).scene
 
 
 def _lifter(depth_network: str, preset: Preset | None, wishes: Wishes) -> Lifter:
