@@ -220,6 +220,46 @@ def test_composite_prefers_the_earlier_view_of_one_surface_and_shows_sky_behind_
     torch.testing.assert_close(seen.depth[0, 8:], wall[8:])
 
 
+def plane_depth(camera: Cameras, normal: torch.Tensor, offset: float) -> torch.Tensor:
+    """Depth [H, W] along +Z of the world's plane normal . x = offset."""
+    centre, directions = camera.rays()
+    distance = (offset - centre @ normal) / (directions @ normal)
+    points = centre + distance[..., None] * directions
+    return points @ camera.camera_from_world[2, :3] + camera.camera_from_world[2, 3]
+
+
+def plane_view(normal: torch.Tensor, offset: float, camera: Cameras, frame: int) -> View:
+    return View(torch.full((3, 24, 32), 0.5), plane_depth(camera, normal, offset), camera, frame)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_depth_of_a_plane_stays_exact_from_view_to_view(seed):
+    """A composite of a composite of a composite: what is carried from frame to frame does not grow steps."""
+    normal = torch.nn.functional.normalize(torch.tensor([0.5, -0.6, 1.0]) + 0.1 * seed, dim=0)
+    path = cameras(4, seed, height=24, width=32, spread=0.06)
+    view = plane_view(normal, 3.0, path[0], 0)
+    for frame in range(1, 4):
+        seen = composite([view], path[frame][None])
+        view = View(seen.video[0], seen.depth[0], path[frame], frame)
+    inside = torch.zeros(24, 32, dtype=torch.bool)
+    inside[5:-5, 5:-5] = True
+    kept = inside & (view.depth > 0)
+    error = (view.depth / plane_depth(path[3], normal, 3.0) - 1).abs()[kept]
+    assert kept.sum() > 0.9 * inside.sum()
+    assert error.median() < 1e-4
+    assert error.quantile(0.9) < 2e-3
+
+
+def test_facets_do_not_bridge_two_surfaces():
+    camera = Cameras.from_fov(torch.eye(4), 65.0, 24, 32)
+    depth = torch.full((24, 32), 4.0)
+    depth[8:16, 10:20] = 2.0
+    moved = Cameras.from_fov(poses(1, 3, spread=0.05)[0], 65.0, 24, 32)
+    seen = composite([View(torch.rand(3, 24, 32), depth, camera, 0)], moved[None])
+    points = moved.unproject(torch.where(seen.depth[0] > 0, seen.depth[0], 1.0))[seen.depth[0] > 0]
+    assert torch.minimum((points[:, 2] - 2).abs(), (points[:, 2] - 4).abs()).max() < 1e-3
+
+
 def test_rays_come_in_blocks_and_are_those_of_the_cameras():
     path = cameras(2, seed=9, height=8, width=12)
     blocks = ray_features(path, 4)

@@ -1,6 +1,8 @@
 """Forward splatting into a hard z-buffer: a point covers the pixels that its source pixel covers, the nearest wins.
 
-The result does not hang on the order of threads. The module knows nothing of camera objects.
+A point may stand for the facet of surface that its neighbours span; then depth is that of the facet in each pixel,
+which keeps slanted surfaces smooth where depth is carried from frame to frame. The result does not hang on the order of
+threads. The module knows nothing of camera objects.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from photowalk.kernels.splatting import Row, land, point_arrays, points_only, sh
 wp.set_module_options({"enable_backward": False})
 
 NO_WINNER = wp.constant(2**63 - 1)
+STEEPEST = wp.constant(0.06)  # relative change of inverse depth per pixel above which neighbours are no facet
 
 
 @wp.struct
@@ -123,11 +126,67 @@ def _winner_kernel(
                         wp.atomic_min(winners, n, to_y, to_x, key)
 
 
+@wp.func
+def _slope(before: float, here: float, after: float) -> wp.float64:
+    """Change of inverse depth from pixel to pixel, on the flatter side; 0 where both sides are steep or unknown."""
+    inverse = 1.0 / here
+    slope = float(0.0)
+    flattest = STEEPEST * inverse
+    if before > 0.0 and wp.abs(inverse - 1.0 / before) < flattest:
+        slope = inverse - 1.0 / before
+        flattest = wp.abs(slope)
+    if after > 0.0 and wp.abs(1.0 / after - inverse) < flattest:
+        slope = 1.0 / after - inverse
+    return wp.float64(slope)
+
+
+@wp.func
+def _facet_depth(
+    depths: wp.array3d(dtype=wp.float32),
+    v: int,
+    i: int,
+    j: int,
+    carry: wp.mat33d,  # planes of the source's homogeneous pixels to the target's: inverse transpose of `linear`
+    offset: wp.vec3d,
+    x: float,  # of the target pixel's centre
+    y: float,
+    pixel_centre: float,
+    depth: float,
+) -> float:
+    """z where the ray of a target pixel (x, y) meets the facet of source pixel (i, j), whose point is at z = `depth`.
+
+    Inverse depth is linear in the pixel on a plane: m . d (column, row, 1) = 1 for all its points, d their depths; and
+    linear d (column, row, 1) = z (x, y, 1) - offset.
+    """
+    here = depths[v, i, j]
+    left, right = float(0.0), float(0.0)
+    above, below = float(0.0), float(0.0)
+    if j > 0:
+        left = depths[v, i, j - 1]
+    if j + 1 < depths.shape[2]:
+        right = depths[v, i, j + 1]
+    if i > 0:
+        above = depths[v, i - 1, j]
+    if i + 1 < depths.shape[1]:
+        below = depths[v, i + 1, j]
+    across, down = _slope(left, here, right), _slope(above, here, below)
+    column, row = wp.float64(float(j) + pixel_centre), wp.float64(float(i) + pixel_centre)
+    plane = wp.vec3d(across, down, wp.float64(1.0) / wp.float64(here) - across * column - down * row)
+    seen = carry * plane
+    behind = wp.float64(1.0) + seen[0] * offset[0] + seen[1] * offset[1] + seen[2] * offset[2]
+    z = behind / (seen[0] * wp.float64(x) + seen[1] * wp.float64(y) + seen[2])
+    change = z / wp.float64(depth)  # not a number, or far from 1, where the ray passes along the facet
+    if wp.abs(change - wp.float64(1.0)) < wp.float64(STEEPEST):
+        return float(z)
+    return depth
+
+
 @wp.kernel
 def _gather_kernel(
     depths: wp.array3d(dtype=wp.float32),
     linear: wp.array2d(dtype=wp.mat33d),
     offset: wp.array2d(dtype=wp.vec3d),
+    carry: wp.array2d(dtype=wp.mat33d),  # inverse transposes of `linear`; empty: points are no facets
     pixel_centre: float,
     values: wp.array4d(dtype=wp.float32),  # [V, C, H, W]
     background: float,
@@ -153,6 +212,9 @@ def _gather_kernel(
             j = pixel - i * width
             row = source_row(linear[t, v], offset[t, v], float(i) + pixel_centre)
             z = land(row, float(j) + pixel_centre, depths[v, i, j])[2]
+            if carry.shape[0] > 0:
+                x, y = float(to_x) + pixel_centre, float(to_y) + pixel_centre
+                z = _facet_depth(depths, v, i, j, carry[t, v], offset[t, v], x, y, pixel_centre, z)
             for c in range(values.shape[1]):
                 splatted[t, c, to_y, to_x] = values[v, c, i, j]
         else:
@@ -174,6 +236,7 @@ def splat_nearest(
     tolerance: float = 0.02,  # relative depth up to which two points are one surface
     overlap: float = 1.3,  # footprints are this much wider than a source pixel, so turned grids leave no cracks
     largest: float = 4.0,  # widest footprint in target pixels, at most 16
+    facets: bool = False,  # depth is that of the surface around the winning point, not of the point
 ) -> tuple[Tensor, Tensor, Tensor]:
     """-> values [T, C, H', W'], depth [T, H', W'] (0 where nothing lands) and the source index [T, H', W'] (-1: none).
 
@@ -187,6 +250,8 @@ def splat_nearest(
     source = torch.empty_like(nearest, dtype=torch.int32)
     pixels = wp.from_torch(values.float().contiguous())
     points = point_arrays(depths, maps)
+    planes = torch.linalg.inv(maps[0]).mT.contiguous() if facets else maps[0][:0]
+    carry = wp.from_torch(planes, dtype=wp.mat33d)
     spread = [wp.from_torch((overlap * magnification).float().contiguous()), largest, pixel_centre]
     results = [wp.from_torch(output) for output in (splatted, nearest, source)]
     device, (run, at_once) = device_of(depths), shape_of_launch(depths)
@@ -198,7 +263,7 @@ def splat_nearest(
         for start in range(first, first + count, at_once):
             n = min(at_once, first + count - start)
             dim, splat = splat_dim(n, depths, run), [*points, *spread, run, start]
-            gather = [*points, pixel_centre, pixels, background, run, start, winners, *results]
+            gather = [*points, carry, pixel_centre, pixels, background, run, start, winners, *results]
             wp.launch(_nearest_depth_kernel, dim, [*splat, results[1]], device=device)
             wp.launch(_winner_kernel, dim, [*splat, tolerance, results[1], winners], device=device)
             wp.launch(_gather_kernel, (n, size[0], -(-size[1] // run)), gather, device=device)

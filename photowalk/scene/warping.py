@@ -137,6 +137,7 @@ def composite(views: Sequence[View], targets: Cameras, *, pixel_centre: float = 
         (targets.height, targets.width),
         magnification=targets.intrinsics[:, None, 0, 0] / intrinsics[:, 0, 0],
         pixel_centre=pixel_centre,
+        facets=True,
     )
     depth = close_cracks(depth)
     interpolated, seen_by = look_up(
