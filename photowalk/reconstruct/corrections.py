@@ -14,12 +14,12 @@ from torch import Tensor
 
 from photowalk.geometry.cameras import Cameras
 from photowalk.geometry.motions import inverse, motion, rotation_from_vector, vector_from_rotation
-from photowalk.reconstruct.camera_step import as_splats, lay_on, pixels_between
+from photowalk.reconstruct.camera_step import PYRAMID, as_splats, lay_on, pixels_between
 from photowalk.reconstruct.windows import stream_views
 from photowalk.scene.types import Clip, Scene, View
 
 PROBES = 8  # frames that are asked first, whether cameras are off at all
-EXACT = 0.25  # pixels; what lies on the scene by less tells nothing against its camera
+EXACT = 0.3  # pixels; what lies on the scene by less tells nothing against its camera
 MANY = 0.3  # of the probes, from which all cameras are corrected
 
 
@@ -85,18 +85,25 @@ def move_between(camera: Cameras, corrected: Cameras) -> Tensor:
 
 
 def lay_walk_on(
-    scene: Scene, walk: Callable[[], Iterable[Clip]], *, count: int, known: Corrections | None = None
+    scene: Scene,
+    walk: Callable[[], Iterable[Clip]],
+    *,
+    count: int,
+    known: Corrections | None = None,
+    on_view: Callable[[], None] = lambda: None,
 ) -> Corrections:
     """Corrections that lay at most `count` frames with depth, spread evenly over the walk, on the scene, beginning at
     those that are `known`. None where few of some frames are off by more than EXACT: then cameras are what they say.
 
-    `walk()` gives the clips from the front, one of which is held at a time.
+    `walk()` gives the clips from the front, one of which is held at a time. `on_view()` is called before every frame.
     """
 
     def laid(view: View) -> Cameras:
-        start = view.camera if known is None else known.camera(view.camera, view.frame)
+        on_view()
         image, shown = as_splats(view)
-        return lay_on(splats, start, image, shown=shown)
+        if known is None:
+            return lay_on(splats, view.camera, image, shown=shown)
+        return lay_on(splats, known.camera(view.camera, view.frame), image, shown=shown, pyramid=PYRAMID[1:])
 
     splats = scene.everything
     if known is None:

@@ -51,15 +51,20 @@ def refine(
     before it is fitted, and each frame's camera is fitted with it. `on_step(done, steps)` is called after every step.
     The sky changes its colours alone.
     """
+
+    def tell() -> None:
+        if on_step is not None:
+            on_step(0, steps)
+
     scene = make(walk())
-    corrections = lay_walk_on(scene, walk, count=steps)
+    corrections = lay_walk_on(scene, walk, count=steps, on_view=tell)
     if corrections.move_cameras:
         scene = make(corrections.clips(walk()))
-        corrections = lay_walk_on(scene, walk, count=steps, known=corrections)
-    return fit(scene, walk, corrections, frames=frames, steps=steps, on_step=on_step)
+        corrections = lay_walk_on(scene, walk, count=steps, known=corrections, on_view=tell)
+    return _fit(scene, walk, corrections, frames=frames, steps=steps, on_step=on_step)
 
 
-def fit(
+def _fit(
     scene: Scene,
     walk: Callable[[], Iterable[Clip]],
     corrections: Corrections,
