@@ -1,15 +1,16 @@
 """How good splats of walks are at frames that they were not made from, and how many they are.
 
     python benchmarks/reconstruction.py [--walks 20] [--frames 161] [--refine 200] [--exact-only FILE] [--weights FILE]
-        [--work out/reconstruction] [--minutes M] [--only NAME ...] [--features FILE] [--office FOLDER] [--looks FOLDER]
+        [--work out/reconstruction] [--minutes M] [--only NAME ...] [--features FILE] [--looks FOLDER]
+        [--office FOLDER [--office-size 240x360]]
 
 Every 8th frame is held out. Synthetic walks have held-out seeds, exact frames and cameras and exact depth in every
 fourth frame; generated ones are nano's own walks from their first frames along the same cameras, compared with the
 frames that nano drew. Rows: pixel-aligned splats without a network; nano's splat head (--weights, the one in the
 package unless given); the one that has seen exact walks alone, if --exact-only gives it; nano's followed by --refine
-steps. Down-ratio 2 makes a quarter of the splats of each frame. "evened" is PSNR with the exposure of each frame,
-"mended" PSNR with the camera and the exposure that --refine found for the frames before and after, which uses nothing
-of the frame; "look" the distance of picture features: nano's own, or SqueezeNet's with --features.
+steps ("refined"). Down-ratio 2 makes a quarter of the splats of each frame. "evened" is PSNR with the exposure of each
+frame, "mended" PSNR with the camera and the exposure that --refine found for the frames before and after, which uses
+nothing of the frame; "look" the distance of picture features: nano's own, or SqueezeNet's with --features.
 
 Every figure is kept in --work as soon as it is measured, so the benchmark may be stopped, by --minutes or otherwise,
 and called again; what is there is not measured twice. The table of all that is there is printed last.
@@ -54,7 +55,6 @@ from photowalk.world.placement import choose_placement
 from photowalk.world.store import WorldStore
 
 SIZE = (256, 448)
-OFFICE_SIZE = (240, 360)
 HELD_OUT_EVERY = 8
 DEPTH_EVERY = 4  # frames of a synthetic walk, as generated ones have it
 
@@ -95,6 +95,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="measure only splats of these names now")
     parser.add_argument("--features", type=Path)
     parser.add_argument("--office", type=Path)
+    parser.add_argument("--office-size", default="240x360", metavar="HxW")
     parser.add_argument("--looks", type=Path, help="put held-out frames beside their renders here")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
@@ -146,7 +147,7 @@ def _methods(options: argparse.Namespace) -> list[Method]:
     methods = [Method("pixel-aligned", PixelAligned(), "no network")]
     if options.exact_only is not None:
         methods.append(Method("exact walks only", *_learnt(options.exact_only, 1)))
-    methods += [Method("nano", *_learnt(weights, 1)), Method("nano", *_learnt(weights, 1), refined)]
+    methods += [Method("nano", *_learnt(weights, 1)), Method("refined", *_learnt(weights, 1), refined)]
     return [*methods, Method("pixel-aligned", PixelAligned(2), "no network"), Method("nano", *_learnt(weights, 2))]
 
 
@@ -221,7 +222,8 @@ def _walks(options: argparse.Namespace) -> Iterator[tuple[str, str, Callable[[],
         yield "synthetic", name, cache(partial(_synthetic, seed, frames, options.work / "synthetic" / name))
         yield "generated", name, cache(partial(_generated, seed, frames, options.work / "worlds" / name))
     if options.office is not None:
-        yield "office", options.office.name, cache(partial(_office, options.office, frames))
+        name = f"{options.office.name}_{options.office_size}_{frames}"
+        yield "office", name, cache(partial(_office, options.office, options.office_size, frames))
 
 
 def _synthetic(seed: int, frames: int, folder: Path) -> Clip:
@@ -251,8 +253,9 @@ def _generated(seed: int, frames: int, folder: Path) -> Clip:
     return Clip(torch.cat([clip.video for clip in clips]), store.cameras(), depth)
 
 
-def _office(folder: Path, frames: int) -> Clip:
-    return read_rgbd_walk(folder, *OFFICE_SIZE, frames=slice(frames))
+def _office(folder: Path, size: str, frames: int) -> Clip:
+    height, width = map(int, size.split("x"))
+    return read_rgbd_walk(folder, height, width, frames=slice(frames))
 
 
 if __name__ == "__main__":
