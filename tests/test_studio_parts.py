@@ -45,6 +45,7 @@ def test_the_viewers_page_is_unpacked_into_files_that_the_browser_can_keep():
     assert kinds["text/css"].count(b"{") == kinds["text/css"].count(b"}") > 100
     assert set(re.findall(r"client/([\w.]+)", page)) == set(client.files)
     assert len(page) < 10_000
+    assert page.index("/static/viewer.js") < page.index('type="module"'), "ours runs before the viewer's program"
 
 
 def test_a_viewer_that_is_packed_in_another_way_is_served_as_it_is():

@@ -18,7 +18,7 @@ from photowalk.studio.viewer import Viewer
 from photowalk.studio.viewer_client import INDEX, Asset, ViewerClient, kind_of
 
 STATIC = Path(__file__).parent / "static"
-_SCRIPTS = ("studio", "talk", "scene", "strip", "branches", "jobs")
+_SCRIPTS = ("studio", "talk", "scene", "strip", "branches", "jobs", "viewer")
 _ASSETS = {f"{name}.js": "text/javascript" for name in _SCRIPTS}
 _ASSETS |= {"studio.css": "text/css", "viewer.css": "text/css", "icon.svg": "image/svg+xml"}
 _MONTH = 30 * 24 * 3600

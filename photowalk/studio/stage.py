@@ -40,12 +40,13 @@ class Budget:
     points: int = 1_200_000
     splats: int = 1_000_000
     cameras: int = 40  # of a walk
+    line: float = 1.5  # how thick lines are, in pixels of the screen
 
     def halved(self) -> Budget:
-        return replace(self, points=max(self.points // 2, 20_000), splats=max(self.splats // 2, 4000))
+        return replace(self, points=max(self.points // 2, 12_000), splats=max(self.splats // 2, 4000))
 
 
-SOFTWARE = Budget(points=60_000, splats=24_000, cameras=14)
+SOFTWARE = Budget(points=24_000, splats=8000, cameras=12, line=2.5)
 
 
 class Stage:
@@ -75,7 +76,7 @@ class Stage:
         points, colours = scenery.cloud(*chunks)
         self._scale = scenery.manifest.reference_depth
         self._grain = scenery.grain
-        self._thinning = min(1.6, math.sqrt(max(1.0, len(points) / self.budget.points)))
+        self._thinning = min(2.0, math.sqrt(max(1.0, len(points) / self.budget.points)))
         points, colours = _thinned(self.budget.points, points, colours)
         self.hide_points()
         self._points = self._scene.add_point_cloud(
@@ -193,7 +194,7 @@ class Stage:
                     fov_y_of(pose, lens),
                     lens.width / lens.height,
                     scale=0.03 * self._scale,
-                    thickness=1.5,
+                    thickness=self.budget.line,
                     thickness_units="screen",
                     color=BLOCKED if plan.blocked[index] else FREE,
                     position=pose.position,
@@ -268,7 +269,7 @@ class Stage:
             _fov_y(camera),
             camera.width / camera.height,
             scale=scale,
-            thickness=1.5,
+            thickness=self.budget.line,
             thickness_units="screen",
             color=color,
             image=image,

@@ -2,7 +2,8 @@
 
 viser ships one HTML file whose program and style lie in it compressed; a script in it decodes them on every visit, and
 the browser then compiles 2.5 MB of text. Served unpacked, the program is compiled while it arrives, and is kept by the
-browser. Nothing in it is changed. An index that is packed in another way is served as it is.
+browser. Nothing in it is changed; a style and a script of ours (static/viewer.*) run before it. An index that is packed
+in another way is served as it is.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ INDEX = Path(viser.__file__).parent / "client" / "build" / "index.html"
 _ALPHABET = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in "\"&<>'`")
 _PACKED = re.compile(r'<script data-p="([^"]*)" data-ss="(\d+)" data-cs="(\d+)">(.*?)</script>', re.DOTALL)
 _DECODER = re.compile(r'const gzWasm=("(?:[^"\\]|\\.)*")')
-_STYLE = '<link rel="stylesheet" href="/static/viewer.css">'  # ours, for what is in the frame
+# ours, for what is in the frame
+_OURS = '<link rel="stylesheet" href="/static/viewer.css"><script src="/static/viewer.js"></script>'
 _KINDS = {"js": "text/javascript", "css": "text/css", "wasm": "application/wasm", "html": "text/html"}
 
 
@@ -48,14 +50,14 @@ class ViewerClient:
         packed = _PACKED.search(index)
         decoder = None if packed is None else _DECODER.search(packed[4])
         if packed is None or decoder is None:
-            return cls(Asset.of(index.replace("</head>", f"{_STYLE}</head>").encode()), {})
+            return cls(Asset.of(index.replace("</head>", f"{_OURS}</head>").encode()), {})
         style, script = _unpacked(packed)
         contents = {"css": style, "js": script, "wasm": gzip.decompress(_from_base_88(json.loads(decoder[1])))}
         digest = hashlib.sha256(b"".join(contents.values())).hexdigest()[:16]
         names = {kind: f"client/{digest}.{kind}" for kind in contents}
         # The program takes its decoder of messages from this global, as viser's own loader leaves it there.
         start = (
-            f'<link rel="stylesheet" href="{names["css"]}">{_STYLE}<link rel="modulepreload" href="{names["js"]}">'
+            f'<link rel="stylesheet" href="{names["css"]}">{_OURS}<link rel="modulepreload" href="{names["js"]}">'
             f'<script type="module">globalThis.__viserZstdWasm = await WebAssembly.compileStreaming('
             f'fetch("{names["wasm"]}")); await import("./{names["js"]}");</script>'
         )
