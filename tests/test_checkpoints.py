@@ -1,6 +1,5 @@
 """Published checkpoints: their names both ways, every format into the store and out, everything that is refused."""
 
-import errno
 import json
 import math
 import os
@@ -24,6 +23,7 @@ from checkpoint_files import (
     write_sharded,
     write_torch,
 )
+from disks import smallest_disk
 from safetensors.torch import load_file, save_file
 
 from photowalk.checkpoints import namings
@@ -50,8 +50,8 @@ def store(tmp_path, monkeypatch):
     return tmp_path / "store"
 
 
-def bring(*paths, name=None):
-    return import_weights(paths, lambda licence: True, name, networks=TINY, on_note=lambda text: None)
+def bring(*paths, name=None, on_step=None):
+    return import_weights(paths, lambda licence: True, name, networks=TINY, on_step=on_step, on_note=lambda text: None)
 
 
 def same(one, other):
@@ -581,15 +581,28 @@ def test_a_failed_import_keeps_what_was_there(store, tmp_path):
     assert {path: path.read_bytes() for path in store.rglob("*") if path.is_file()} == before
 
 
-def test_a_disk_that_fills_up_on_the_way_is_said(store):
-    def write():
-        with new_entry("tiny", 0) as folder:
-            (folder / "weights-00001.safetensors").write_bytes(b"half")
-            raise OSError(errno.ENOSPC, "No space left on device")
+def test_a_disk_that_fills_up_on_the_way_is_said(store, tmp_path):
+    source = write_torch(tmp_path / "model.pth", good_tensors())
+    with (
+        pytest.raises(ValueError, match=r"lyra2-denoiser could not be written .* nothing of it was kept. Make room"),
+        smallest_disk(source.stat().st_size // 2),
+    ):
+        bring(source)
+    assert [path.name for path in store.iterdir()] == [".lock"]
 
-    with pytest.raises(ValueError, match=r"tiny could not be written .* nothing of it was kept"):
-        write()
-    assert [path.name for path in store.iterdir() if path.name != ".lock"] == []
+
+@pytest.mark.parametrize("stage", ["hash of lyra2-denoiser", "lyra2-denoiser"])
+def test_an_import_that_is_cancelled_leaves_nothing(store, tmp_path, stage):
+    def cancel(name, done, total):
+        if name == stage and 0 < done <= total:
+            raise KeyboardInterrupt
+
+    source = write_torch(tmp_path / "model.pth", good_tensors())
+    with pytest.raises(KeyboardInterrupt):
+        bring(source, on_step=cancel)
+    assert [path.name for path in store.iterdir()] == [".lock"]
+    bring(source)
+    assert stored() == ["lyra2-denoiser"]
 
 
 def test_a_licence_that_is_not_accepted_stops_everything(store, tmp_path):

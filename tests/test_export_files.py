@@ -1,5 +1,6 @@
 """Every file of splats, points, meshes and cameras is read back by a program that is not ours."""
 
+import errno
 import itertools
 import shutil
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from disks import smallest_disk
 from exports import box, gltf_problems, order_of, some_contents, some_splats, splat_transform, walk
 
 from photowalk.export import conventions
@@ -103,7 +105,7 @@ def test_gsply_and_splat_transform_read_our_spz_alike(tmp_path, degree):
     data = gsply.read_spz(str(tmp_path / "Gäste im Haus.spz"))
     order, off = order_of(data.means, turned.means.numpy()), splats.scales.median(1).values.numpy()[:, None] / 8
     assert (np.abs(data.means[order] - turned.means.numpy()) < off + 0.001).all()
-    assert np.abs(data.scales[order] - turned.scales.log().numpy()).max() < 0.05
+    assert np.abs(data.scales[order] - turned.scales.log().numpy()).max() < 0.07
     assert np.abs((data.quats[order] * turned.rotations.numpy()).sum(-1)).min() > 0.999
     if degree:
         assert np.abs(np.reshape(data.shN, (50, -1, 3))[order] - turned.colours[:, 1:].numpy()).max() < 0.08
@@ -111,7 +113,7 @@ def test_gsply_and_splat_transform_read_our_spz_alike(tmp_path, degree):
     back = read_splats(tmp_path / "back.ply")
     order = order_of(back.means.numpy(), splats.means.numpy())
     assert (np.abs(back.means.numpy()[order] - splats.means.numpy()) < off + 0.001).all()
-    assert torch.allclose(covariances(back[order]), covariances(splats), atol=0.09)  # scales are rounded to 3 %
+    assert torch.allclose(covariances(back[order]), covariances(splats), atol=0.15)  # scales are rounded to 6 %
     assert torch.allclose(back.opacities[order], splats.opacities, atol=0.01)
     assert torch.allclose(back.colours[order], splats.colours, atol=0.08)
 
@@ -349,6 +351,18 @@ def test_a_file_that_is_there_is_replaced_as_a_whole(tmp_path, known):
     shutil.copy(target, tmp_path / "copy")
     known.write(target, some_contents(mesh=room(), collision=room()))
     assert target.stat().st_size == (tmp_path / "copy").stat().st_size
+
+
+@pytest.mark.parametrize("known", SCENE_FORMATS, ids=lambda known: known.ending)
+def test_a_full_disk_keeps_the_older_file(tmp_path, known):
+    target, contents = tmp_path / f"hall{known.ending}", some_contents(mesh=room(), collision=room())
+    known.write(target, contents)
+    older = target.read_bytes()
+    for bytes_left in (300, len(older) - 10):
+        with pytest.raises(OSError, match=f"Errno ({errno.ENOSPC}|{errno.EFBIG})"), smallest_disk(bytes_left):
+            known.write(target, contents)
+    assert target.read_bytes() == older
+    assert [file.name for file in tmp_path.iterdir()] == [target.name]
 
 
 @pytest.mark.parametrize("length", [1.0, 500.0])

@@ -3,6 +3,7 @@ import io
 import numpy as np
 import pytest
 import torch
+from disks import smallest_disk
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -138,5 +139,7 @@ def test_png_round_trip_and_atomic_write(tmp_path):
     before = (tmp_path / "a.png").read_bytes()
     with pytest.raises(OSError, match="disk full"):
         write_atomically(tmp_path / "a.png", fail)
+    with pytest.raises(OSError, match=r"a\.png"), smallest_disk(10):
+        write_atomically(tmp_path / "a.png", lambda temporary: temporary.write_bytes(before))
     assert (tmp_path / "a.png").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from disks import smallest_disk
 from worlds import CHUNK_FRAMES, assert_same_chunk, assert_same_world, make_chunk, make_world
 
 from photowalk.scene.videos import read_lossless
@@ -283,18 +284,6 @@ def test_a_walk_killed_at_any_file_operation_continues_to_the_same_world(tmp_pat
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert int(run.stdout) > 25
-
-
-@contextmanager
-def smallest_disk(bytes_left):
-    """Every file that this process writes may have so many bytes: what a full disk does, without a disk."""
-    resource = pytest.importorskip("resource")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_left, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("bytes_left", [0, 100, 1000])

@@ -1,6 +1,7 @@
 import av
 import pytest
 import torch
+from disks import smallest_disk
 
 from photowalk.scene.videos import VideoError, read_lossless, write_lossless, write_mp4
 
@@ -34,3 +35,13 @@ def test_bad_videos_leave_nothing_behind(tmp_path):
     (tmp_path / "text.mkv").write_text("not a video")
     with pytest.raises(VideoError, match="not a readable video"):
         read_lossless(tmp_path / "text.mkv")
+
+
+@pytest.mark.parametrize("write", [write_lossless, write_mp4])
+@pytest.mark.parametrize("bytes_left", [0, 40, 2000])
+def test_a_full_disk_is_an_error_that_names_the_file(tmp_path, write, bytes_left):
+    """libav itself crashes where it cannot write a header."""
+    frames = torch.randint(0, 256, (20, 3, 18, 26), dtype=torch.uint8)
+    with pytest.raises(OSError, match=r"walk\.mkv"), smallest_disk(bytes_left):
+        write(tmp_path / "walk.mkv", frames)
+    assert list(tmp_path.iterdir()) == []

@@ -83,8 +83,8 @@ def _unknown(group: tuple[Path, ...], networks: Sequence[Network], name: str | N
 def _carry_out(plan: Plan, accepted: bool, origin: Mapping[str, str], on_step: OnStep | None) -> None:
     step = None if on_step is None else lambda done, total: on_step(plan.name, done, total)
     published = CATALOGUE.get(plan.name)
-    sources = _hashed(plan, on_step)
     with new_entry(plan.name, plan.size) as folder:
+        sources = _hashed(plan, on_step)
         hashes = write_weights(plan.portions, folder, step) if plan.portions else {}
         for path in plan.copies:
             shutil.copyfile(path, folder / path.name)

@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         if options.debug:
             raise
-        print(f"photowalk: {error}", file=sys.stderr)
+        print(f"photowalk: {_in_words(error)}", file=sys.stderr)
         return 2
     except Exception as error:
         if options.debug:
@@ -44,6 +44,15 @@ def parser() -> argparse.ArgumentParser:
     for topic in (walking, history, finishing, recordings, studio, weights, training):
         topic.add_commands(commands)
     return made
+
+
+def _in_words(error: ValueError | OSError) -> str:
+    from photowalk.scene.images import NO_ROOM
+
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
+        where = f" for {error.filename}" if error.filename else ""
+        return f"no space is left{where} ({error.strerror}); make room, then run the same command again"
+    return str(error)
 
 
 def _run(options: argparse.Namespace) -> None:

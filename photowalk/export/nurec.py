@@ -21,7 +21,7 @@ from torch import Tensor
 from photowalk.export import conventions
 from photowalk.export.contents import Contents
 from photowalk.export.conventions import ExportError, array
-from photowalk.export.usd import add_texture, new_stage, write_stage
+from photowalk.export.usd import add_texture, check_whole, new_stage, save, write_stage
 from photowalk.scene.images import write_atomically
 from photowalk.scene.types import Splats
 
@@ -94,7 +94,7 @@ _RENDER_SETTINGS = {  # of Omniverse RTX; without them it would tone-map the col
 def write_nurec(path: Path, contents: Contents) -> None:
     """A .usdz for Isaac Sim 5. Raises ExportError, also where a splat lies farther out than half floats reach."""
     splats, pose = _metric(contents.need_splats(path), contents.level_from_world)
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as name:
         folder = Path(name)
         (folder / _SPLATS).write_bytes(_payload(splats, path))
         texture = add_texture(folder, contents)
@@ -108,6 +108,7 @@ def write_nurec(path: Path, contents: Contents) -> None:
                 for file in files:
                     if not package.AddFile(str(folder / file), file):
                         raise ExportError(f"{path}: {file} could not be packed; is there room on the disk?")
+            check_whole(temporary)
 
         write_atomically(path, pack)
 
@@ -170,7 +171,7 @@ def _write_volume(file: Path, splats: Splats, pose: Tensor) -> None:
         weights[row] = 1
         colour.CreateAttribute(f"omni:nurec:ccm{channel}", Sdf.ValueTypeNames.Float4).Set(weights)
     stage.SetMetadataByDictKey("customLayerData", "renderSettings", _RENDER_SETTINGS)
-    stage.GetRootLayer().Save()
+    save(stage)
 
 
 def _add_field(stage: Usd.Stage, volume: UsdVol.Volume, role: str, kind: str) -> Usd.Prim:
@@ -192,4 +193,4 @@ def _write_default(file: Path, *, proxy: bool) -> None:
     if proxy:
         stage.OverridePrim("/World/gauss/gauss").CreateRelationship("proxy").AddTarget("/World/Collision")
     stage.SetMetadataByDictKey("customLayerData", "renderSettings", _RENDER_SETTINGS)
-    stage.GetRootLayer().Save()
+    save(stage)

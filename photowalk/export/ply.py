@@ -34,7 +34,7 @@ def write_ply(path: str | Path, splats: Splats) -> None:
     def fill(temporary: Path) -> None:
         with temporary.open("wb") as file:
             file.write(header.encode("ascii"))
-            table.tofile(file)
+            file.write(table.view(np.uint8).data)  # tofile names no reason where it fails
 
     write_atomically(path, fill)
 

@@ -12,19 +12,24 @@ The stage is in metres, z up, with gravity; y is where the photo looks and the f
 
 from __future__ import annotations
 
+import errno
+import os
 import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
-from pxr import Gf, Sdf, Usd, UsdGeom, UsdPhysics, UsdShade, UsdUtils, UsdVol, Vt
+from pxr import Gf, Sdf, Tf, Usd, UsdGeom, UsdPhysics, UsdShade, UsdUtils, UsdVol, Vt
 from torch import Tensor
 
 from photowalk.export import conventions
 from photowalk.export.contents import Contents, in_metres
 from photowalk.export.conventions import RUB_FROM_RDF, ExportError, array
 from photowalk.geometry.cameras import Cameras
-from photowalk.scene.images import write_atomically, write_png
+from photowalk.scene.images import NO_ROOM, write_atomically, write_png
 from photowalk.scene.types import Mesh, Splats
 
 FRAMES_PER_SECOND = 16
@@ -48,13 +53,14 @@ def write_usdc(path: Path, contents: Contents) -> None:
 def write_usdz(path: Path, contents: Contents) -> None:
     """The layer and the visual mesh's texture in one package. Raises ExportError."""
     splats = contents.need_splats(path)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
         layer = Path(folder) / "world.usdc"
         write_stage(layer, contents, splats, texture=add_texture(Path(folder), contents))
 
         def pack(temporary: Path) -> None:
             if not UsdUtils.CreateNewUsdzPackage(Sdf.AssetPath(str(layer)), str(temporary)):
                 raise ExportError(f"{path} could not be packed; is it more than 4 GiB? Write a .usdc instead")
+            check_whole(temporary)
 
         write_atomically(path, pack)
 
@@ -69,12 +75,42 @@ def add_texture(folder: Path, contents: Contents) -> str | None:
 
 def new_stage(file: Path) -> Usd.Stage:
     """An empty /World in metres, z up."""
-    stage = Usd.Stage.CreateNew(str(file))
+    with _disk_errors(file):
+        stage = Usd.Stage.CreateNew(str(file))
     UsdGeom.SetStageUpAxis(stage, UsdGeom.Tokens.z)
     UsdGeom.SetStageMetersPerUnit(stage, 1.0)
     UsdPhysics.SetStageKilogramsPerUnit(stage, 1.0)
     stage.SetDefaultPrim(UsdGeom.Xform.Define(stage, "/World").GetPrim())
     return stage
+
+
+def save(stage: Usd.Stage) -> None:
+    """Raises OSError where the disk is full."""
+    layer = stage.GetRootLayer()
+    with _disk_errors(Path(layer.realPath)):
+        layer.Save()
+
+
+@contextmanager
+def _disk_errors(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except Tf.ErrorException as error:
+        for number in NO_ROOM:
+            if os.strerror(number) in str(error):
+                raise OSError(number, os.strerror(number), str(file)) from None
+        raise
+
+
+def check_whole(package: Path) -> None:
+    """The library does not notice when it cannot write. Raises OSError for a package that is cut short."""
+    try:
+        with zipfile.ZipFile(package) as archive:
+            damaged = archive.testzip()
+    except zipfile.BadZipFile as error:
+        damaged = error
+    if damaged is not None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(package))
 
 
 def write_stage(file: Path, contents: Contents, splats: Splats | None, *, texture: str | None) -> None:
@@ -91,7 +127,7 @@ def write_stage(file: Path, contents: Contents, splats: Splats | None, *, textur
     _add_ground(stage, contents, friction)
     UsdGeom.Xform.Define(stage, "/World/Spawn").AddRotateZOp().Set(90.0)
     _add_cameras(stage, contents)
-    stage.GetRootLayer().Save()
+    save(stage)
 
 
 def _add_splats(stage: Usd.Stage, splats: Splats, level: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import tempfile
@@ -20,6 +21,7 @@ Fit = Literal["crop", "squash"]
 
 MINIMUM_SIDE = 16  # pixels; below this a photo holds no scene to walk into
 MAXIMUM_PIXELS = 120_000_000  # decoded at full size; larger ones must be JPEGs, which decode at 1/2, 1/4 or 1/8
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # numbers of the OSErrors of a full disk
 _FULL_FRAME_WIDTH_MM = 36.0
 _EXIF_IFD, _FOCAL_35MM = 0x8769, 0xA405
 _SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
@@ -99,7 +101,10 @@ def read_png(path: str | Path) -> Tensor:
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary sibling of the same ending and move it into place; on any error nothing is left."""
+    """Let `write` fill a temporary sibling of the same ending and move it into place; on any error nothing is left.
+
+    An OSError of the system names `path`.
+    """
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; name a file to write")
@@ -112,6 +117,10 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> None:
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # mkstemp is private; written files follow the user's umask
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, name):
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

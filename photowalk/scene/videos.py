@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from fractions import Fraction
+from io import FileIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
@@ -13,19 +15,42 @@ from torch import Tensor
 
 from photowalk.scene.images import to_bytes, write_atomically
 
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
 
 class VideoError(ValueError):
     """A video that cannot be read or written: the text says which and why."""
 
 
+class _Output(FileIO):
+    """A file that never fails the encoder, since libav crashes where a disk is full. The reason waits in `failure`."""
+
+    failure: OSError | None = None
+
+    def write(self, content: ReadableBuffer, /) -> int:
+        left = memoryview(content)
+        size = len(left)
+        try:
+            while left and self.failure is None:
+                left = left[super().write(left) :]
+        except OSError as error:
+            self.failure = error
+        return size
+
+
 class VideoWriter:
-    """Encodes frames one by one, so that a long walk is never held in memory. Use as a context manager."""
+    """Encodes frames one by one, so that a long walk is never held in memory. Use as a context manager.
+
+    Raises OSError when it is closed, where the disk did not take all.
+    """
 
     def __init__(
         self, path: str | Path, *, fps: float = 16, codec: str = "libx264", pixel_format: str = "yuv420p"
     ) -> None:
         # bitexact leaves out random identifiers and dates: the same frames give the same file
-        self._container = av.open(str(path), "w", options={"fflags": "+bitexact"})
+        self._output = _Output(path, "w")
+        self._container = av.open(self._output, "w", options={"fflags": "+bitexact"})
         stream = self._container.add_stream(codec, rate=Fraction(fps).limit_denominator(1000))
         if not isinstance(stream, av.VideoStream):
             raise VideoError(f"{codec} is not a video codec")
@@ -50,9 +75,12 @@ class VideoWriter:
         self._container.mux(self._stream.encode(picture.reformat(format=self._stream.pix_fmt)))
 
     def close(self) -> None:
-        if self._size is not None:
-            self._container.mux(self._stream.encode(None))
-        self._container.close()
+        with self._output:
+            if self._size is not None:
+                self._container.mux(self._stream.encode(None))
+            self._container.close()
+        if self._output.failure is not None:
+            raise self._output.failure
 
     def __enter__(self) -> VideoWriter:
         return self

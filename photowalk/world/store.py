@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -27,7 +27,7 @@ from torch import Tensor
 from photowalk.geometry.cameras import Cameras
 from photowalk.memory.spatial_memory import EMPTY_MEMORY, SpatialMemory
 from photowalk.models.protocols import StreamState
-from photowalk.scene.images import from_bytes, to_bytes, write_png
+from photowalk.scene.images import NO_ROOM, from_bytes, to_bytes, write_png
 from photowalk.scene.types import Clip, View
 from photowalk.scene.videos import read_lossless, write_lossless, write_mp4
 from photowalk.world.state import Chunk, WorldState
@@ -38,7 +38,6 @@ _MANIFEST, _LOCK, _JOB_CAMERAS, _WALK = "world.json", ".lock", "job.safetensors"
 _LEFTOVERS = (".*.partial", ".*.old", ".walk-*", ".preview-*")  # what writes into place leave behind when killed
 _STREAMS = ("encoder.safetensors", "decoder.safetensors")
 _OPEN_CHUNKS = 2  # the newest ones keep their streams, so that the last one can be undone without coding anew
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -197,8 +196,7 @@ class WorldStore:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the world alone and see its newest manifest; what a crash left behind is cleared away."""
-        remedy = f"what was finished is kept; free some space, then continue with: photowalk extend {self.folder}"
-        with _explained(self.folder, remedy), _lock(self.folder):
+        with _explained(self.folder, self._when_full), _lock(self.folder):
             self.manifest = _read_manifest(self.folder)
             self._clear_leftovers()
             yield
@@ -284,6 +282,11 @@ class WorldStore:
 
     # ---- inside
 
+    def _when_full(self) -> str:
+        to_go = self.manifest.job is not None or not (self.folder / _WALK).exists()
+        then = f"continue with: photowalk extend {self.folder}" if to_go else "run the same command again"
+        return f"what was finished is kept; free some space, then {then}"
+
     def _replace_manifest(self, **changes: object) -> None:
         manifest = replace(self.manifest, **changes)
         _write_manifest(self.folder, manifest)
@@ -344,7 +347,7 @@ def new_world(folder: str | Path) -> Iterator[Path]:
         what = "a world" if (folder / _MANIFEST).exists() else "something else"
         raise WorldError(f"{folder} exists already and holds {what}; choose another folder, or delete it first")
     partial = folder.absolute().with_name(f".{folder.absolute().name}.partial")
-    with _explained(folder, "nothing was kept; free some space, then run the same command again"):
+    with _explained(folder, lambda: "nothing was kept; free some space, then run the same command again"):
         partial.mkdir(parents=True, exist_ok=True)
         with _lock(partial):
             try:
@@ -590,13 +593,13 @@ def _lock(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _explained(folder: Path, when_full: str) -> Iterator[None]:
+def _explained(folder: Path, when_full: Callable[[], str]) -> Iterator[None]:
     """Turn the system's errors about the world's disk into words."""
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
-            raise WorldError(f"no space is left for {folder} ({error.strerror}); {when_full}") from error
+        if error.errno in NO_ROOM:
+            raise WorldError(f"no space is left for {folder} ({error.strerror}); {when_full()}") from error
         if error.errno in _READ_ONLY:
             raise WorldError(
                 f"{folder} cannot be written ({error.strerror}: {error.filename}); make it writable or use another one"
