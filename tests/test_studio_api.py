@@ -2,6 +2,7 @@
 
 import io
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -18,8 +19,8 @@ from photowalk.studio.access import Access
 from photowalk.studio.api import create_app
 from photowalk.studio.client import Client, RefusedError
 from photowalk.studio.horizon import up_of
-from photowalk.studio.planning import fov_deg
-from photowalk.studio.service import Studio
+from photowalk.studio.planning import cameras_at, fov_deg
+from photowalk.studio.service import PATH_FILES, Studio
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +196,19 @@ def test_camera_files_become_keyframes_from_where_the_walk_stands(running, ann, 
     again = ann.read_path(walked.id, tmp_path / "model.zip")
     assert [pose.position for pose in again] == [pytest.approx(pose.position, abs=1e-5) for pose in poses]
     assert not [left for left in (studio.root / "uploads").iterdir() if left.is_dir()]
+
+
+@pytest.mark.parametrize("ending", PATH_FILES)
+def test_a_plan_is_saved_in_every_format_and_read_again(running, ann, walked, tmp_path, ending):
+    studio, *_ = running
+    plan = ann.plan(walked.id, "left 20deg, forward 0.3")
+    lens = studio.scenery("ann", walked.id).cameras[-1]
+    file = tmp_path / f"plan{ending}"
+    file.write_bytes(studio.path_file(cameras_at(plan.poses, lens), ending))
+    read = ann.read_path(walked.id, file)
+    assert read[-1].position == pytest.approx(plan.poses[-1].position, abs=1e-4)
+    assert abs(np.dot(read[-1].wxyz, plan.poses[-1].wxyz)) == pytest.approx(1, abs=1e-5)
+    assert read[-1].fov_deg == pytest.approx(plan.poses[-1].fov_deg, abs=1e-3)
 
 
 def test_scale_and_horizon_are_corrected_at_any_time(running, ann, world):

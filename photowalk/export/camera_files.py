@@ -15,6 +15,7 @@ import torch
 from photowalk.export.contents import Contents
 from photowalk.export.conventions import ExportError
 from photowalk.geometry import path_files
+from photowalk.geometry.cameras import Cameras
 from photowalk.geometry.motions import quaternion_from_rotation
 
 
@@ -24,11 +25,16 @@ def write_cameras(path: Path, contents: Contents) -> None:
 
 
 def write_colmap(folder: Path, contents: Contents) -> None:
-    """cameras.txt, images.txt and an empty points3D.txt. Frame i of the walk is the image frame_%05d.png.
+    """As `write_colmap_model`, of the walk's cameras. Raises ExportError."""
+    write_colmap_model(folder, contents.cameras)
+
+
+def write_colmap_model(folder: Path, cameras: Cameras) -> None:
+    """cameras.txt, images.txt and an empty points3D.txt. Camera i of `cameras` [F] has the image frame_%05d.png.
 
     Raises ExportError if the folder holds anything else than such a model.
     """
-    model = {"cameras.txt": _lenses(contents), "images.txt": _images(contents), "points3D.txt": "# no points\n"}
+    model = {"cameras.txt": _lenses(cameras), "images.txt": _images(cameras), "points3D.txt": "# no points\n"}
     if folder.exists() and not (folder.is_dir() and {file.name for file in folder.iterdir()} <= model.keys()):
         raise ExportError(f"{folder} is there already and is no camera model; name another, or delete it")
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -43,9 +49,8 @@ def write_colmap(folder: Path, contents: Contents) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _lenses(contents: Contents) -> str:
+def _lenses(cameras: Cameras) -> str:
     """One PINHOLE camera for each frame, so that a walk may zoom."""
-    cameras = contents.cameras
     lines = ["# CAMERA_ID MODEL WIDTH HEIGHT fx fy cx cy"]
     for number, intrinsics in enumerate(cameras.intrinsics.double().tolist(), start=1):
         (fx, _, cx), (_, fy, cy), _ = intrinsics
@@ -53,8 +58,8 @@ def _lenses(contents: Contents) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _images(contents: Contents) -> str:
-    poses = contents.cameras.camera_from_world.to("cpu", torch.float64)
+def _images(cameras: Cameras) -> str:
+    poses = cameras.camera_from_world.to("cpu", torch.float64)
     rotations, translations = quaternion_from_rotation(poses[:, :3, :3]), poses[:, :3, 3]
     lines = ["# IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME, then a line of points, which is empty"]
     for index, values in enumerate(torch.cat([rotations, translations], dim=1).tolist()):

@@ -6,6 +6,7 @@ It joins the library, the queue and what is shown of worlds. It knows nothing of
 from __future__ import annotations
 
 import shutil
+import tempfile
 import threading
 import time
 from contextlib import suppress
@@ -15,6 +16,7 @@ from typing import BinaryIO
 
 import torch
 
+from photowalk.export.camera_files import write_colmap_model
 from photowalk.export.formats import FORMATS
 from photowalk.geometry import path_files, paths
 from photowalk.geometry.cameras import Cameras
@@ -28,7 +30,7 @@ from photowalk.studio.access import MAX_UPLOAD_BYTES
 from photowalk.studio.errors import ConflictError, NotFoundError, StudioError
 from photowalk.studio.horizon import Up, up_of
 from photowalk.studio.job_queue import JobQueue
-from photowalk.studio.library import About, Library, new_identifier
+from photowalk.studio.library import About, Library
 from photowalk.studio.scenery import Scenery, SceneryCache
 from photowalk.studio.worker import LoadPreset, Place
 from photowalk.world.placement import choose_placement
@@ -39,6 +41,12 @@ EXPORTS = {
     ".mp4": "the walk",
     **{known.ending: known.what for known in FORMATS if known.ending != ".colmap"},
     ".colmap.zip": "cameras for COLMAP",  # which reads a folder
+}
+# what a planned path is saved as, and what for
+PATH_FILES = {
+    ".json": "transforms.json, as nerfstudio and Blender have it",
+    ".npz": "arrays, as Lyra 2.0 has them",
+    ".colmap.zip": "a model of COLMAP",
 }
 _SHOW_THE_SCENE = {known.ending for known in FORMATS if known.scene}
 _MAX_KEYFRAMES = 60  # that a path file becomes in the plan
@@ -197,13 +205,16 @@ class Studio:
         return planning.poses_of(placed[kept])
 
     def path_file(self, cameras: Cameras, ending: str) -> bytes:
-        """A planned path in a format that `read_path` and other programs read."""
-        file = self.library.upload(f"{new_identifier()}{ending}")
-        try:
-            path_files.write(file, cameras)
+        """A planned path in one of PATH_FILES, which `read_path` and other programs read."""
+        with tempfile.TemporaryDirectory(dir=self.library.root / "uploads") as folder:
+            file = Path(folder) / f"plan{ending}"
+            if ending == ".colmap.zip":
+                model = Path(folder) / "model"
+                write_colmap_model(model, cameras)
+                shutil.make_archive(str(file.with_suffix("")), "zip", model)
+            else:
+                path_files.write(file, cameras)
             return file.read_bytes()
-        finally:
-            file.unlink(missing_ok=True)
 
     # ---- looking
 

@@ -14,6 +14,7 @@ from photowalk.studio import planning, schemas
 from photowalk.studio.memory_picture import seen_from
 from photowalk.studio.panels.choice import Choice
 from photowalk.studio.panels.keyframes import KeyframeList
+from photowalk.studio.service import PATH_FILES
 from photowalk.studio.snippets import facts, hint, notes
 from photowalk.studio.visit import BRAND, QUIET, Visit
 
@@ -66,10 +67,10 @@ class PlanPanel:
         with gui.add_folder("Paths in files", expand_by_default=False):
             load = gui.add_upload_button("Load keyframes", color=QUIET, icon=viser.Icon.UPLOAD)
             load.on_upload(visit.does(lambda: self._load(load.value)))
-            for ending in (".json", ".npz"):
-                gui.add_button(f"Save the plan ({ending})", color=QUIET, icon=viser.Icon.DOWNLOAD).on_click(
-                    visit.does(lambda ending=ending: self._save(ending))
-                )
+            self._format = gui.add_dropdown(
+                "Format", tuple(PATH_FILES), hint="; ".join(map(": ".join, PATH_FILES.items()))
+            )
+            gui.add_button("Save the plan", color=QUIET, icon=viser.Icon.DOWNLOAD).on_click(visit.does(self._save))
 
     @property
     def by_keyframes(self) -> bool:
@@ -184,8 +185,8 @@ class PlanPanel:
         visit = self._visit
         self.take(visit.studio.read_path(visit.user, visit.world, io.BytesIO(upload.content), upload.name))
 
-    def _save(self, ending: str) -> None:
-        scenery = self._visit.needed()
+    def _save(self) -> None:
+        scenery, ending = self._visit.needed(), self._format.value
         if self._plan is None:
             raise ValueError("there is no plan yet; preview one first")
         content = self._visit.studio.path_file(planning.cameras_at(self._plan.poses, scenery.cameras[-1]), ending)
