@@ -125,7 +125,7 @@ def test_a_picture_of_the_spz_is_the_picture_of_the_splats(tmp_path):
     splat_transform(tmp_path / "a.spz", tmp_path / "a.ply")
     before, after = (render(some, walk()[0]).image for some in (splats, read_splats(tmp_path / "a.ply")))
     assert before.std() > 0.1
-    assert (before - after).abs().mean() < 0.004
+    assert (before - after).abs().mean() < 0.005
 
 
 @pytest.mark.parametrize("degree", [0, 1])

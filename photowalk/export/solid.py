@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,7 @@ BELOW, ABOVE = 3.0, 2.0  # under the lowest and over the highest camera
 BODY_RADIUS, KNEES, CROWN = 0.3, 0.4, 0.15  # of the column that is free wherever a camera has been
 
 MAXIMUM_CELLS = 16_000_000
+POINTS_AT_ONCE = 500_000
 LONGEST_EDGE = 16  # cells, of triangles that are sampled in one piece
 OPACITY_MINIMUM = 0.5  # of splats that stop one
 HITS_MINIMUM = 2  # points of splats in a cell that make it solid; a single one is often a floater
@@ -52,7 +54,7 @@ def solid_cells(contents: Contents, turn: Tensor) -> Solid:
     cell = max(size * CELL, float(np.prod(high - low) / MAXIMUM_CELLS) ** (1 / 3))
     shape = np.ceil((high - low) / cell).astype(np.int64)
     if contents.collision is not None and len(contents.collision):
-        cells = _filled(_on_mesh(contents.collision, similarity, cell, low, high), low, shape, cell) > 0
+        cells = _touched(_on_mesh(contents.collision, similarity, cell, low, high), low, shape, cell)
     else:
         points = _on_splats(contents.need_splats("the page"), similarity)
         cells = _without_crumbs(_filled(points, low, shape, cell) >= HITS_MINIMUM)
@@ -68,6 +70,15 @@ def _filled(points: Tensor, low: np.ndarray, shape: np.ndarray, cell: float) -> 
     return np.bincount(flat, minlength=int(np.prod(shape))).reshape(shape)
 
 
+def _touched(parts: Iterable[Tensor], low: np.ndarray, shape: np.ndarray, cell: float) -> np.ndarray:
+    """[X, Y, Z] bool: whether any of the points [P, 3] of the parts is in a cell."""
+    cells, size = torch.zeros(*shape.tolist(), dtype=torch.bool), torch.from_numpy(shape)
+    for points in parts:
+        index = ((points - torch.from_numpy(low)) / cell).floor().int()
+        cells[index[((index >= 0) & (index < size)).all(1)].long().unbind(1)] = True
+    return cells.numpy()
+
+
 def _on_splats(splats: Splats, similarity: Tensor) -> Tensor:
     """Centres of what is opaque, and the ends of both longer axes."""
     splats = splats[splats.opacities >= OPACITY_MINIMUM]
@@ -79,20 +90,19 @@ def _on_splats(splats: Splats, similarity: Tensor) -> Tensor:
     return points @ similarity[:3, :3].T + similarity[:3, 3]
 
 
-def _on_mesh(mesh: Mesh, similarity: Tensor, cell: float, low: np.ndarray, high: np.ndarray) -> Tensor:
-    """Points on each triangle that touches the box, at most half a cell apart: rows of barycentric steps, triangles of
-    like size at once."""
+def _on_mesh(mesh: Mesh, similarity: Tensor, cell: float, low: np.ndarray, high: np.ndarray) -> Iterator[Tensor]:
+    """Points [P, 3] on each triangle that touches the box, at most half a cell apart: rows of barycentric steps,
+    triangles of like size at once."""
     mesh = sound(mesh)
     corners = (mesh.vertices.cpu().double() @ similarity[:3, :3].T + similarity[:3, 3])[mesh.faces.cpu()]
     corners = _split(corners, LONGEST_EDGE * cell, torch.from_numpy(low), torch.from_numpy(high))
     longest = (corners - corners.roll(1, 1)).norm(dim=-1).amax(1)
     steps = 2 ** (longest / (0.5 * cell)).clamp_min(1).log2().ceil().long()
-    parts = []
     for count in steps.unique().tolist():
         u, v = torch.meshgrid(*(torch.linspace(0, 1, count + 1, dtype=torch.float64),) * 2, indexing="ij")
         weights = torch.stack([u, v, 1 - u - v], dim=-1)[u + v <= 1 + 1e-9]
-        parts.append(torch.einsum("pk,tkc->tpc", weights, corners[steps == count]).reshape(-1, 3))
-    return torch.cat(parts) if parts else corners.reshape(-1, 3)
+        for some in corners[steps == count].split(max(1, POINTS_AT_ONCE // len(weights))):
+            yield (weights @ some).view(-1, 3)
 
 
 def _split(corners: Tensor, longest: float, low: Tensor, high: Tensor) -> Tensor:

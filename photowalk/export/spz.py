@@ -21,6 +21,8 @@ from photowalk.scene.types import Splats
 
 FRACTIONAL_BITS = 11  # positions are rounded to half a millimetre
 POSITION_STEP = 0.25  # of a splat's second longest standard deviation: its place is rounded to a power of two below it
+SCALE_STEP = 2.0 / 16  # of a scale's logarithm, of which the format keeps sixteenths
+OPACITY_STEP = 4.0 / 255
 ROTATION_BITS = 5  # and a sign, of each of the three numbers that tell a rotation: within a degree and a half
 HARMONIC_BITS = (5, 4)  # of -1 to 1, for the first degree and for those above it
 _LARGEST = 2 ** (23 - FRACTIONAL_BITS)  # 24 bits with sign
@@ -50,9 +52,9 @@ def _encoded(splats: Splats) -> gsply.GSData:
     turned = half_turned(splats[_morton_order(splats)])
     return gsply.GSData(
         means=array(_rounded_places(turned)),
-        scales=array(log_scales(turned.scales)),
+        scales=array((log_scales(turned.scales) / SCALE_STEP).round() * SCALE_STEP),
         quats=array(_rounded_turns(turned.rotations)),
-        opacities=array(logit_opacities(turned.opacities)),
+        opacities=array(logit_opacities((turned.opacities / OPACITY_STEP).round() * OPACITY_STEP)),
         sh0=array(turned.colours[:, 0]),
         shN=array(_rounded(turned.colours[:, 1:])),
     )
