@@ -9,19 +9,20 @@ from photowalk import World
 from photowalk.export.ply import write_ply
 from photowalk.reconstruct import reconstruct
 from photowalk.reconstruct.ahead import ahead
-from photowalk.reconstruct.meshing.files import mesh_clips
+from photowalk.reconstruct.fuse import views_with_depth
+from photowalk.reconstruct.meshing import mesh_walk
 from photowalk.scene.mesh_files import write_mesh
 from photowalk.world.progress import Cancelled
 
 
 def test_splats_and_meshes_are_those_that_are_made_one_after_the_other(tmp_path):
-    store = make_world(tmp_path / "world", chunks=2)
+    store = make_world(tmp_path / "world", chunks=1)
     stages = []
     world = World.open(tmp_path / "world").reconstruct(
         pixel_aligned=True, on_step=lambda step: stages.append(step.stage)
     )
-    clips = [store.chunk(index).clip for index in range(2)]
-    write_mesh(tmp_path / "collision.ply", mesh_clips(clips, scale_from="a test").collision)
+    clips = [store.chunk(0).clip]
+    write_mesh(tmp_path / "collision.ply", mesh_walk(views_with_depth(clips)).collision)
     write_ply(tmp_path / "splats.ply", reconstruct(clips).everything)
     for name in ("collision.ply", "splats.ply"):
         assert (world.folder / "scene" / name).read_bytes() == (tmp_path / name).read_bytes()

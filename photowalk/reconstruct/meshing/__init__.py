@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,7 +17,7 @@ from photowalk.scene.types import Mesh, View
 
 CELLS = 1_000_000
 VISUAL_FACES, COLLISION_FACES = 40_000, 20_000
-TEXTURE = 2048  # texels along a side of the picture
+TEXTURE = 2048  # texels along a side of the picture, at most
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ def mesh_walk(
     """The meshes of a walk's views (depth 0 = unknown, inf = sky, NaN = unknown).
 
     `finest` is the side of the finest cells in world units; without it they are as fine as about `cells` cells allow.
+    The picture has no more than `texture` texels along a side, and fewer where the views have fewer pixels.
     Raises ValueError if no view has depth, or if there is only sky.
     """
     views = sound_views(views)
@@ -55,8 +57,13 @@ def mesh_walk(
     if len(whole) == 0:
         raise ValueError("the views of this walk agree on no surface; give finer cells, or generate it anew")
     collision = decimated(whole, collision_faces)
-    visual = bake(decimated(whole, faces), looks, texture)
+    visual = bake(decimated(whole, faces), looks, min(texture, _texels(views)))
     return Meshes(visual, collision, ground, sizing.finest, len(field.grid))
+
+
+def _texels(views: Sequence[View]) -> int:
+    """Along a side of a picture that holds every pixel of the views, half of it unused, as a power of two."""
+    return 1 << math.ceil(math.log2(2 * sum(view.depth.numel() for view in views)) / 2)
 
 
 def sound_views(views: Sequence[View]) -> list[View]:
