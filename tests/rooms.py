@@ -47,8 +47,8 @@ def path(count, height=64, width=112):
     return Cameras.from_fov(look_at(centres, targets), 75.0, height, width)
 
 
-def walk(count=9, **options):
-    cameras = path(count)
+def walk(count=9, size=(64, 112), **options):
+    cameras = path(count, *size)
     images, depths = zip(*(look(camera, **options) for camera in cameras))
     return Clip(torch.stack(images), cameras, torch.stack(depths))
 

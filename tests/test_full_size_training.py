@@ -14,12 +14,12 @@ pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
+import rooms
 from tiny_published import HEIGHT, WIDTH, tiny_clip, tiny_denoiser, tiny_tokenizer, tiny_umt5, tiny_wan
 
 from photowalk.checkpoints.load import stored_shapes
 from photowalk.data.clips import write_clip
 from photowalk.presets import published
-from photowalk.synthetic import SyntheticWorld
 from photowalk.train import full_size
 from photowalk.train.full_size import LYRA2_OBJECTIVE, train_full_size
 
@@ -51,19 +51,22 @@ def store(tmp_path, monkeypatch):
     return tmp_path / "store"
 
 
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clips") / "room"
+    write_clip(folder, rooms.walk(161, (HEIGHT, WIDTH)), source="test", licence="CC0-1.0")
+    return folder
+
+
 @pytest.mark.parametrize("kind", ["first", "own"])
-def test_it_begins_with_wan_and_learns_in_float32(store, tmp_path, monkeypatch, kind):
+def test_it_begins_with_wan_and_learns_in_float32(store, clip, tmp_path, monkeypatch, kind):
     shares = {"first": 1.0, "own_past": 0.0} if kind == "first" else {"first": 0.0, "own_past": 1.0}
     monkeypatch.setattr(full_size, "LYRA2_OBJECTIVE", replace(LYRA2_OBJECTIVE, **shares))
-    world = SyntheticWorld.sample(3)
-    write_clip(
-        tmp_path / "clip", world.render(world.walk(161, 3, size=(HEIGHT, WIDTH))), source="test", licence="CC0-1.0"
-    )
 
     def small(published):
         return replace(published, max_steps=2, micro_batches=1, shard=1, log_every=1)
 
-    (network,) = train_full_size("lyra2-14b", [tmp_path / "clip"], small, tmp_path / "work").values()
+    (network,) = train_full_size("lyra2-14b", [clip], small, tmp_path / "work").values()
     found = [json.loads(line) for line in (tmp_path / "work" / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in found] == [1, 2]
     assert all(math.isfinite(line["loss"]) for line in found)
