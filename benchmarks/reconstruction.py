@@ -9,8 +9,9 @@ fourth frame; generated ones are nano's own walks from their first frames along 
 frames that nano drew. Rows: pixel-aligned splats without a network; nano's splat head (--weights, the one in the
 package unless given); the one that has seen exact walks alone, if --exact-only gives it; nano's followed by --refine
 steps ("refined"). Down-ratio 2 makes a quarter of the splats of each frame. "evened" is PSNR with the exposure of each
-frame, "mended" PSNR with the camera and the exposure that --refine found for the frames before and after, which uses
-nothing of the frame; "look" the distance of picture features: nano's own, or SqueezeNet's with --features.
+frame, "mended" PSNR with the exposure of the frames before and after and the camera that --refine found for these,
+which uses nothing of the frame itself; "look" the distance of picture features: nano's own, or SqueezeNet's with
+--features.
 
 Every figure is kept in --work as soon as it is measured, so the benchmark may be stopped, by --minutes or otherwise,
 and called again; what is there is not measured twice. The table of all that is there is printed last.
@@ -23,7 +24,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from statistics import mean
@@ -41,7 +42,7 @@ from photowalk.models.weights import load_weights
 from photowalk.presets import load_preset
 from photowalk.presets.nano import WEIGHTS, nano_depth_network, nano_splat_head
 from photowalk.reconstruct import reconstruct, refine
-from photowalk.reconstruct.corrections import Corrections
+from photowalk.reconstruct.corrections import Corrections, Track
 from photowalk.reconstruct.learnt_lift import LearntLift
 from photowalk.reconstruct.lift import Lifter, PixelAligned
 from photowalk.reconstruct.photometric import exposure_gain, ssim
@@ -75,7 +76,7 @@ class Method:
 class Row:
     psnr: float
     evened: float  # PSNR with the exposure of each frame
-    mended: float  # PSNR with the camera and the exposure that refining found for the frames before and after
+    mended: float  # PSNR with the exposure of the frames before and after, and their cameras' corrections
     ssim: float
     look: float
     splats: float
@@ -175,7 +176,7 @@ def _measured(clip: Clip, method: Method, features: SqueezeFeatures) -> tuple[Ro
     made = _refined(known, method) if method.steps else Refined(_made([known], method), Corrections.of({}, {}))
     seconds = time.process_time() - start
     between = [frame - number - 0.5 for number, frame in enumerate(held_out)]  # their places among the known ones
-    return _judged(made, clip[held_out], between, features, with_depth, seconds)
+    return _judged(_evened(made, known, between), clip[held_out], between, features, with_depth, seconds)
 
 
 def _made(clips: Iterable[Clip], method: Method) -> Scene:
@@ -185,6 +186,17 @@ def _made(clips: Iterable[Clip], method: Method) -> Scene:
 
 def _refined(known: Clip, method: Method) -> Refined:
     return refine(partial(_made, method=method), lambda: [known], frames=len(known), steps=method.steps)
+
+
+@torch.no_grad()
+def _evened(made: Refined, known: Clip, between: Sequence[float]) -> Refined:
+    """With the gains of the known frames before and after those at `between`, as they are now."""
+    gains = {}
+    for frame in {frame for place in between for frame in (int(place), min(int(place) + 1, len(known) - 1))}:
+        camera = made.corrections.camera(known.cameras[frame], frame)
+        picture = render(made.scene.everything, camera).image
+        gains[frame] = exposure_gain(known.video[frame].flatten(1).T, picture.flatten(1).T)
+    return replace(made, corrections=replace(made.corrections, gains=Track.of(gains, torch.ones(3))))
 
 
 @torch.no_grad()
