@@ -13,7 +13,7 @@ from photowalk.export.formats import FORMATS
 from photowalk.export.ply import read_splats
 from photowalk.scene.ground import read_ground
 from photowalk.scene.mesh_files import read_mesh
-from photowalk.world.store import WorldError
+from photowalk.world.disk import WorldError
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from photowalk.export.ply import read_splats
 from photowalk.models.depth_anything3.network import DepthAnything3
 from photowalk.presets import depth_anything
 from photowalk.reconstruct import published
-from photowalk.world.store import WorldError
+from photowalk.world.disk import WorldError
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from worlds import assert_same_chunk, assert_same_world, make_chunk, make_world
 from photowalk import World
 from photowalk.geometry import path_files
 from photowalk.geometry.cameras import Cameras
+from photowalk.world.disk import WorldError
 from photowalk.world.progress import Cancelled
 from photowalk.world.state import WorldState
-from photowalk.world.store import WorldError
 
 SIZE = (HEIGHT, WIDTH)
 ONE_CHUNK, OTHER_CHUNK = "left 10deg in 16 frames", "right 10deg in 16 frames"

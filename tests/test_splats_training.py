@@ -30,8 +30,8 @@ from photowalk.train.splats import (
     worlds_under,
 )
 from photowalk.train.trainer import TrainingConfig
+from photowalk.world.disk import WorldError
 from photowalk.world.placement import Placement
-from photowalk.world.store import WorldError
 
 TRAINING = TrainingConfig(minutes=1, learning_rate=2e-3, warmup_steps=1, average=0.9, max_steps=12, log_every=4)
 CPU = Placement(torch.device("cpu"), torch.float32, "tests run there")

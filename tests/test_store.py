@@ -15,8 +15,11 @@ from worlds import CHUNK_FRAMES, assert_same_chunk, assert_same_world, make_chun
 
 from photowalk.scene.videos import read_lossless
 from photowalk.world import store
+from photowalk.world.chunk_files import write_frames
+from photowalk.world.disk import WorldError
+from photowalk.world.manifest import VERSION, Job
 from photowalk.world.state import WorldState
-from photowalk.world.store import Job, WorldError, WorldStore
+from photowalk.world.store import WorldStore
 
 JOB = Job("forward 1", "a hall", seed=0, notes=("spread evenly",), first_chunk=1, chunks=2)
 
@@ -42,7 +45,7 @@ def test_the_folder_holds_what_is_documented(tmp_path):
     expected += [f"chunks/{name}/{file}" for name in ("0000", "0001") for file in chunk]
     assert files_of(tmp_path / "world") == sorted(expected)
     manifest = json.loads((tmp_path / "world" / "world.json").read_text())
-    assert (manifest["format"], manifest["version"]) == ("photowalk world", store.VERSION)
+    assert (manifest["format"], manifest["version"]) == ("photowalk world", VERSION)
     documented = (Path(__file__).parent.parent / "docs" / "world_folder.md").read_text()
     assert all(f"`{name}`" in documented for name in [*chunk, "world.json", "photo.png", "walk.mp4"])
     assert all(f"`{key}`" in documented for key in [*manifest, *manifest["chunks"][0]])
@@ -225,7 +228,8 @@ import torch
 torch.set_num_threads(1)
 os.fsync = lambda handle: None  # what a dead process has written is there; only dead computers lose it
 from worlds import make_chunk, make_world, assert_same_world
-from photowalk.world.store import Job, WorldStore
+from photowalk.world.manifest import Job
+from photowalk.world.store import WorldStore
 from photowalk.world.state import WorldState
 
 STEPS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate"}
@@ -304,8 +308,8 @@ def test_a_full_disk_loses_only_the_chunk_in_work(tmp_path, bytes_left):
 
 def test_a_frame_file_that_was_not_written_in_full_is_noticed(tmp_path):
     with pytest.raises(OSError, match=f"Errno ({errno.ENOSPC}|{errno.EFBIG})"), smallest_disk(2000):
-        store._write_frames(tmp_path / "frames.mkv", make_chunk(1).clip.video)
-    store._write_frames(tmp_path / "frames.mkv", make_chunk(1).clip.video)
+        write_frames(tmp_path / "frames.mkv", make_chunk(1).clip.video)
+    write_frames(tmp_path / "frames.mkv", make_chunk(1).clip.video)
     assert len(read_lossless(tmp_path / "frames.mkv")) == CHUNK_FRAMES
 
 

@@ -17,7 +17,9 @@ from photowalk.geometry.cameras import Cameras
 from photowalk.geometry.paths import PathError
 from photowalk.geometry.published_paths import published_path
 from photowalk.perception.captions import TemplateCaptioner
-from photowalk.world.store import Job, WorldError, WorldStore
+from photowalk.world.disk import WorldError
+from photowalk.world.manifest import Job
+from photowalk.world.store import WorldStore
 from photowalk.world.wording import Wording, caption_scene, read_captions
 
 TWO_CHUNKS = "right 10deg in 32 frames"

@@ -8,7 +8,7 @@ from tiny import tiny_preset
 from photowalk import World
 from photowalk.cli import main
 from photowalk.scene.images import PhotoError
-from photowalk.world.store import WorldError
+from photowalk.world.disk import WorldError
 from photowalk.world.zoom import zoom
 
 

@@ -8,6 +8,7 @@ from photowalk.geometry.cameras import Cameras
 from photowalk.scene.images import quantise
 from photowalk.scene.types import Clip
 from photowalk.world import store
+from photowalk.world.manifest import Job, Manifest
 from photowalk.world.state import Chunk
 
 HEIGHT, WIDTH, CHUNK_FRAMES = 16, 24, 8
@@ -40,11 +41,9 @@ def make_chunk(index: int, prompt: str = "a hall") -> Chunk:
     )
 
 
-def make_world(folder: Path, chunks: int = 1, job: store.Job | None = None) -> store.WorldStore:
+def make_world(folder: Path, chunks: int = 1, job: Job | None = None) -> store.WorldStore:
     photo = make_chunk(0)
-    manifest = store.Manifest(
-        "nano", HEIGHT, WIDTH, CHUNK_FRAMES, 0, {"photo": "hall.jpg"}, {"weights": "Apache-2.0"}, 2.5
-    )
+    manifest = Manifest("nano", HEIGHT, WIDTH, CHUNK_FRAMES, 0, {"photo": "hall.jpg"}, {"weights": "Apache-2.0"}, 2.5)
     cameras = None if job is None else make_chunk(1).clip.cameras
     with store.new_world(folder) as partial:
         store.create(partial, manifest, photo.clip.video[0], photo, job, cameras)

@@ -20,7 +20,7 @@ from photowalk.studio.access import Access, Guard
 from photowalk.studio.errors import StudioError
 from photowalk.studio.schemas import Identifier
 from photowalk.studio.service import Studio
-from photowalk.world.store import WorldBusyError
+from photowalk.world.disk import WorldBusyError
 
 HEARTBEAT_SECONDS = 15.0
 _PROBLEMS: dict[int | str, dict[str, Any]] = {

@@ -23,8 +23,9 @@ from photowalk.studio import schemas
 from photowalk.studio.errors import ConflictError, NotFoundError, TooManyError
 from photowalk.studio.library import Library, new_identifier
 from photowalk.studio.worker import End, LoadPreset, Place, Step, Task, work
+from photowalk.world.disk import WorldError
 from photowalk.world.session import World
-from photowalk.world.store import WorldError, WorldStore
+from photowalk.world.store import WorldStore
 
 MAX_WAITING = 50  # jobs of one user
 MAX_KEPT = 200  # finished jobs of one user that are remembered

@@ -28,8 +28,9 @@ from photowalk.scene.images import write_atomically
 from photowalk.studio import schemas
 from photowalk.studio.errors import NotFoundError, StudioError
 from photowalk.studio.horizon import horizon_of
+from photowalk.world.disk import WorldError
 from photowalk.world.session import World
-from photowalk.world.store import WorldError, WorldStore
+from photowalk.world.store import WorldStore
 
 _IDENTIFIER = re.compile(r"[0-9a-f]{16}")
 USER = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")

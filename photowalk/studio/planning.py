@@ -18,7 +18,7 @@ from photowalk.scene.collision import blocked, shorten
 from photowalk.studio import schemas
 from photowalk.studio.errors import StudioError
 from photowalk.studio.scenery import Scenery
-from photowalk.world.store import FRAMES_PER_SECOND
+from photowalk.world.chunk_files import FRAMES_PER_SECOND
 
 MAX_CHUNKS = 25  # in one order
 

@@ -23,8 +23,9 @@ from photowalk.scene.images import to_bytes
 from photowalk.scene.types import View
 from photowalk.studio import schemas
 from photowalk.studio.errors import NotFoundError
+from photowalk.world.manifest import Manifest
 from photowalk.world.state import Chunk
-from photowalk.world.store import Manifest, WorldStore
+from photowalk.world.store import WorldStore
 
 MAX_WORLDS_KEPT = 32
 MAX_CHUNKS_KEPT = 64  # of all worlds, about 8 MB each at nano's size

@@ -30,10 +30,11 @@ from photowalk.presets.preset import Preset
 from photowalk.scene.images import to_bytes
 from photowalk.studio import schemas
 from photowalk.world.generator import Generator
+from photowalk.world.manifest import Manifest
 from photowalk.world.placement import Placement
 from photowalk.world.progress import Cancelled, Progress
 from photowalk.world.session import World
-from photowalk.world.store import Manifest, WorldStore
+from photowalk.world.store import WorldStore
 from photowalk.world.wording import caption_scene
 
 LoadPreset = Callable[[str], Preset]

@@ -12,7 +12,8 @@ from photowalk.export.formats import format_of
 from photowalk.export.ply import read_splats
 from photowalk.scene.ground import EYE_HEIGHT, level, read_ground
 from photowalk.scene.mesh_files import read_mesh
-from photowalk.world.store import WorldError, WorldStore
+from photowalk.world.disk import WorldError
+from photowalk.world.store import WorldStore
 
 _FILES = ("world.json", "photo.png", "preview.png", "walk.mp4")  # of a world's folder, besides its folders
 

@@ -24,10 +24,11 @@ from photowalk.reconstruct.meshing import Meshes
 from photowalk.reconstruct.meshing.files import mesh_clips, write_meshes
 from photowalk.reconstruct.published import reconstruct_as_published
 from photowalk.scene.types import Clip, Scene
+from photowalk.world.disk import WorldError
 from photowalk.world.placement import choose_placement
 from photowalk.world.progress import Cancelled, OnStep, Progress
 from photowalk.world.report import scale_from
-from photowalk.world.store import WorldError, WorldStore
+from photowalk.world.store import WorldStore
 
 _PREVIEWED = 4  # every so many frames: rendering costs most of the time on a CPU
 

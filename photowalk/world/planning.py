@@ -16,8 +16,9 @@ from photowalk.geometry.paths import PathError
 from photowalk.geometry.published_paths import follows_ground, plan_published
 from photowalk.perception.ground import ground_normal
 from photowalk.scene.collision import shorten
+from photowalk.world.disk import WorldError
+from photowalk.world.manifest import Job, Manifest
 from photowalk.world.state import WorldState
-from photowalk.world.store import Job, Manifest, WorldError
 from photowalk.world.wording import Wording
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import asdict
 
-from photowalk.world.store import FRAMES_PER_SECOND, Manifest, WorldStore
+from photowalk.world.chunk_files import FRAMES_PER_SECOND
+from photowalk.world.manifest import Manifest
+from photowalk.world.store import WorldStore
 
 
 def describe(store: WorldStore) -> dict:

@@ -6,8 +6,8 @@ import hashlib
 import math
 from pathlib import Path
 
+from photowalk.world.disk import WorldError
 from photowalk.world.generator import Generator
-from photowalk.world.store import WorldError
 
 
 def check_guidance(negative_prompt: str | None, generator: Generator) -> None:

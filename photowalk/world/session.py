@@ -20,14 +20,16 @@ from photowalk.presets.preset import Preset
 from photowalk.scene.depth_files import read_depth
 from photowalk.scene.images import Fit, read_photo
 from photowalk.scene.posed_pictures import read_posed_pictures
+from photowalk.world.disk import WorldError
 from photowalk.world.generator import Generator
+from photowalk.world.manifest import Manifest
 from photowalk.world.placement import Placement
 from photowalk.world.planning import check_path, plan_walk
 from photowalk.world.progress import OnStep, Progress
 from photowalk.world.report import describe
 from photowalk.world.request import check_guidance, check_size, focal_length, made_from
 from photowalk.world.state import WorldState, depth_quantile
-from photowalk.world.store import Manifest, WorldError, WorldStore, create, new_world
+from photowalk.world.store import WorldStore, create, new_world
 from photowalk.world.wording import Wording
 
 Note = Callable[[str], None]

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from photowalk.scene.images import to_bytes
 from photowalk.scene.videos import write_mp4
+from photowalk.world.chunk_files import FRAMES_PER_SECOND
+from photowalk.world.disk import WorldError
 from photowalk.world.progress import OnStep
 from photowalk.world.session import World
-from photowalk.world.store import FRAMES_PER_SECOND, WorldError
 
 
 def zoom(
