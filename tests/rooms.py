@@ -48,7 +48,10 @@ def path(count, height=64, width=112):
 
 
 def walk(count=9, size=(64, 112), **options):
-    cameras = path(count, *size)
+    return seen_from(path(count, *size), **options)
+
+
+def seen_from(cameras, **options):
     images, depths = zip(*(look(camera, **options) for camera in cameras))
     return Clip(torch.stack(images), cameras, torch.stack(depths))
 

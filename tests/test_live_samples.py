@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import rooms
 import torch
 from tiny import CHUNK_FRAMES, HEIGHT, WIDTH, tiny_preset
 
 from photowalk.data.clips import write_clip
 from photowalk.diffusion.flow import TrainingSchedule
 from photowalk.scene.images import read_png
-from photowalk.synthetic import SyntheticWorld
 from photowalk.train.denoiser import DenoiserRecipe, train_denoiser
 from photowalk.train.live import FromClips, FromWorlds, Live, live_batch
 from photowalk.train.objective import Objective
@@ -28,9 +28,7 @@ TRAINING = TrainingConfig(1e6, 1e-3, max_steps=3, warmup_steps=1, log_every=1, f
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("clips")
-    world = SyntheticWorld.sample(3)
-    clip = world.render(world.walk(2 * CHUNK_FRAMES + 1, 3, size=SIZE))
-    write_clip(folder / "world", clip, source="test", licence="CC0-1.0")
+    write_clip(folder / "world", rooms.walk(2 * CHUNK_FRAMES + 1, SIZE), source="test", licence="CC0-1.0")
     return folder / "world"
 
 
@@ -73,14 +71,14 @@ def test_a_clip_that_is_too_short_is_named(clips):
 
 def test_the_denoiser_learns_from_worlds_without_end(tmp_path):
     objective = Objective(own_past=0.0)
-    training = replace(TRAINING, workers=2, max_steps=2, picture_every=2)
+    training = replace(TRAINING, workers=1, max_steps=1, picture_every=1)
     recipe = DenoiserRecipe(training, objective, TrainingSchedule(), batch=1)
     source = Live(FromWorlds(SIZE), objective, CHUNK_FRAMES)
     train_denoiser(tiny_preset().build(CPU), source, recipe, tmp_path)
     found = [json.loads(line)["loss"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert len(found) == 2
-    assert all(math.isfinite(loss) for loss in found)
-    assert read_png(tmp_path / "pictures" / "0000002.png").shape == (3, 3 * HEIGHT, 4 * WIDTH)  # warp, drawn, true
+    assert len(found) == 1
+    assert math.isfinite(found[0])
+    assert read_png(tmp_path / "pictures" / "0000001.png").shape == (3, 3 * HEIGHT, 4 * WIDTH)  # warp, drawn, true
 
 
 def test_a_stopped_live_run_goes_on_with_the_same_losses(clips, tmp_path):

@@ -1,5 +1,6 @@
 """Other recordings of a place, made of one, and how unlike pictures look."""
 
+import rooms
 import torch
 from tiny import CHUNK_FRAMES, HEIGHT, WIDTH, tiny_preset
 
@@ -8,7 +9,6 @@ from photowalk.geometry.cameras import Cameras
 from photowalk.models.squeeze_features import SqueezeFeatures
 from photowalk.scene.types import Clip
 from photowalk.scene.warping import composite
-from photowalk.synthetic import SyntheticWorld
 from photowalk.train.looks import Look, feature_error
 from photowalk.train.objective import Objective
 from photowalk.train.retakes import mirrored, retake
@@ -19,11 +19,10 @@ CPU = Placement(torch.device("cpu"), torch.float32, "test")
 
 
 def short_walk(frames: int = 9) -> Clip:
-    world = SyntheticWorld.sample(3)
-    cameras = world.walk(frames, 3, size=(HEIGHT, WIDTH), style="onward")
+    cameras = rooms.path(frames, HEIGHT, WIDTH)
     intrinsics = cameras.intrinsics.clone()
     intrinsics[..., 0, 2] += 5.0  # a lens that does not look through the middle
-    return world.render(Cameras(cameras.camera_from_world, intrinsics, HEIGHT, WIDTH))
+    return rooms.seen_from(Cameras(cameras.camera_from_world, intrinsics, HEIGHT, WIDTH))
 
 
 def test_a_mirrored_walk_is_a_walk_through_a_mirrored_world():
