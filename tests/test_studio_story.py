@@ -193,6 +193,7 @@ def test_from_a_photo_to_splats_on_a_wide_screen(chromium, address, tmp_path):
         visit.tab("Plan")
         page.evaluate(DROP, path_file())
         page.get_by_text("2 keyframes of way.json").wait_for()
+        sync_api.expect(visit.viewer.get_by_label("Chosen", exact=True).first).to_have_value("Keyframe 2")
         visit.viewer.get_by_text("New frames").first.wait_for()
         visit.press("Clear all")
         visit.press("Add from my view")

@@ -56,6 +56,7 @@ class Stage:
         self._recalled: list[viser.CameraFrustumHandle] = []
         self._points: viser.PointCloudHandle | None = None
         self._splats: viser.GaussianSplatHandle | None = None
+        self._flying = False
         self._path: list[viser.SceneNodeHandle] = []
         self._path_cameras: list[viser.CameraFrustumHandle] = []
         self._keyframes = KeyframeMarks(client.scene)
@@ -162,11 +163,13 @@ class Stage:
         self.declutter()
 
     def declutter(self) -> None:
-        """Hide cameras that the eye is in, which would cover everything."""
+        """Hide cameras that the eye is in, which would cover everything, and on a flight all that are planned."""
         eye = np.asarray(self._client.camera.position)
         near = 0.1 * self._scale
-        marks = [(node, near) for node in (*self._frustums, *self._recalled, *self._keyframes.nodes)]
-        for node, radius in (*marks, *((node, 3 * near) for node in self._path_cameras)):
+        ahead = math.inf if self._flying else 1
+        walked = [(node, near) for node in (*self._frustums, *self._recalled)]
+        keyframes = [(node, near * ahead) for node in self._keyframes.nodes]
+        for node, radius in (*walked, *keyframes, *((node, 3 * near * ahead) for node in self._path_cameras)):
             clear = bool(np.linalg.norm(np.asarray(node.position) - eye) > radius)
             if node.visible != clear:
                 node.visible = clear
@@ -218,6 +221,11 @@ class Stage:
     ) -> None:
         """As `KeyframeMarks.show`."""
         self._keyframes.show(poses, chosen, lens, self._scale, moved, dropped)
+        self.declutter()
+
+    def fly(self, flying: bool) -> None:
+        """Whether the eye moves along the plan."""
+        self._flying = flying
         self.declutter()
 
     # ---- the eye

@@ -52,6 +52,11 @@ class Visit:
         safe = self.guarded(action)
         return lambda _: safe()
 
+    def heeds(self, action: Callable[[], object]) -> Callable[[viser.GuiEvent], None]:
+        """A callback of a widget that a person has changed; what the program sets itself is passed over."""
+        safe = self.guarded(action)
+        return lambda event: safe() if event.client_id is not None else None
+
     def guarded(self, action: Callable[[], object]) -> Callable[[], None]:
         """What goes wrong is said to the person, in the words of whoever refused."""
 

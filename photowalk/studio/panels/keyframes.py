@@ -28,14 +28,14 @@ class KeyframeList:
         self._visit, self._frame, self._changed = visit, frame, changed
         self.poses: list[schemas.Pose] = []
         self.chosen = -1
-        self._recorded = self._fov_shown = 0.0
+        self._recorded = 0.0
         gui = visit.gui
         gui.add_button("Add from my view", color=QUIET, icon=viser.Icon.PLUS).on_click(visit.does(self.add))
         gui.add_button("Add: come back to the frame", color=QUIET, icon=viser.Icon.ARROW_BACK_UP).on_click(
             visit.does(self._add_return)
         )
         self._list = gui.add_dropdown("Chosen", _NONE, disabled=True)
-        self._list.on_update(visit.does(self._choose))
+        self._list.on_update(visit.heeds(self._choose))
         self._step = gui.add_button_group("", (_FIRST, _BACK, _NEXT, _LAST), hint="Choose another, and look from it")
         self._step.on_click(visit.does(self._stepped))
         self._edit = gui.add_button_group("", (_SEE, _SET, _COPY, _DELETE), hint="Set: to where you look from now")
@@ -43,7 +43,7 @@ class KeyframeList:
         self._recording = gui.add_checkbox("Record while I walk", False)
         with gui.add_folder("Lens and neighbours", expand_by_default=False):
             self._fov = gui.add_slider("Degrees wide", *_LENSES, 0.5, 60.0, hint="What the chosen keyframe sees")
-            self._fov.on_update(visit.does(self._zoom))
+            self._fov.on_update(visit.heeds(self._zoom))
             gui.add_button("This lens for all", color=QUIET).on_click(visit.does(self._zoom_all))
             self._reach = gui.add_slider(
                 "Pull along", 0, 5, 1, 0, hint="How many keyframes on each side follow the handles"
@@ -158,8 +158,7 @@ class KeyframeList:
         self._visit.stage.look_from(planning.camera_at(self.poses[self.chosen], lens))
 
     def _zoom(self) -> None:
-        if self.poses and self._fov.value != self._fov_shown:
-            self._fov_shown = self._fov.value
+        if self.poses:
             self.poses[self.chosen] = self.poses[self.chosen].model_copy(update={"fov_deg": self._fov.value})
             self.draw()
             self._changed()
@@ -174,7 +173,7 @@ class KeyframeList:
 
     def _choose(self) -> None:
         name = self._list.value
-        if name.startswith("Keyframe ") and int(name.split()[1]) - 1 != self.chosen:
+        if name.startswith("Keyframe "):
             self.chosen = int(name.split()[1]) - 1
             self._show()
             self.draw()
@@ -195,5 +194,4 @@ class KeyframeList:
         if self.poses:
             self._list.value = f"Keyframe {self.chosen + 1}"
             width = round(2 * self._width(self.poses[self.chosen])) / 2
-            self._fov_shown = min(max(width, _LENSES[0]), _LENSES[1])
-            self._fov.value = self._fov_shown
+            self._fov.value = min(max(width, _LENSES[0]), _LENSES[1])

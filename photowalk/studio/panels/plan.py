@@ -53,7 +53,7 @@ class PlanPanel:
         gui.add_button("Preview", icon=viser.Icon.ROUTE, color=BRAND).on_click(visit.does(self.preview))
         self._text = gui.add_html(hint(_NOTHING))
         self._along = gui.add_slider("Along the way", 0.0, 1.0, 0.01, 0.0, visible=False)
-        self._along.on_update(visit.does(self._look_ahead))
+        self._along.on_update(visit.heeds(self._look_ahead))
         self._here = gui.add_button("Add a keyframe here", color=QUIET, icon=viser.Icon.PLUS, visible=False)
         self._here.on_click(visit.does(self._split))
         self._seen = gui.add_image(np.zeros((4, 4, 3), np.uint8), visible=False)
@@ -166,11 +166,13 @@ class PlanPanel:
         cameras = planning.cameras_at(self._plan.poses, self._visit.needed().cameras[-1])
         self._flying, at = True, 0.0 if self._fly_speed.value >= 0 else len(cameras) - 1.0
         self._fly_button.label = "Stop"
+        self._visit.stage.fly(True)
         while self._flying and 0 <= at < len(cameras):
             self._visit.stage.look_from(cameras[int(at)])
             time.sleep(1 / _LOOKS_A_SECOND)
             at += self._fly_speed.value * planning.FRAMES_PER_SECOND / _LOOKS_A_SECOND
         self._flying = False
+        self._visit.stage.fly(False)
         self._fly_button.label = "Fly along"
 
     def stop(self) -> None:

@@ -95,8 +95,8 @@ export function offerPad() {
 }
 
 // What the viewer's own page leaves open: its notice for machines without a GPU would cover the jobs, so a shorter one
-// stands in for it; the chosen one of a row of buttons is known by its tick alone; and labels that name no field are
-// tied to theirs, for those who do not see them.
+// stands in for it; the chosen one of a row of buttons is known by its tick alone; labels that name no field are
+// tied to theirs, for those who do not see them; and arrows that move a slider or along tabs would turn the view too.
 let told = false;
 export function amend(inner) {
   const page = state.page;
@@ -113,10 +113,10 @@ export function amend(inner) {
       button.dataset.chosen = button.textContent.startsWith("\u2713");
     }
     for (const label of inner.querySelectorAll("label[for]")) {
-      if (inner.getElementById(label.htmlFor)) continue;
+      if (inner.getElementById(label.htmlFor)?.labels) continue;
       const row = label.parentElement?.parentElement?.parentElement;
-      const field = row?.querySelector("input, textarea");
-      if (field && !field.ariaLabel) field.ariaLabel = label.textContent;
+      const fields = row?.querySelectorAll("[role=slider], input:not([type=hidden]), textarea") ?? [];
+      for (const field of fields) field.ariaLabel ||= label.textContent;
     }
   };
   const soon = () => {
@@ -125,5 +125,8 @@ export function amend(inner) {
     planned = true;
     setTimeout(look, 100);
   };
+  inner.getElementById("root")?.addEventListener("keydown", (event) => {
+    if (event.target.closest("[role=slider], [role=tab]")) event.stopPropagation();
+  });
   new MutationObserver(soon).observe(inner.body, { childList: true, subtree: true, characterData: true });
 }
