@@ -12,8 +12,8 @@ from pydantic import Field
 
 from photowalk.studio import schemas
 from photowalk.studio.access import COOKIE, Access
-from photowalk.studio.api import User
 from photowalk.studio.errors import NotFoundError
+from photowalk.studio.routes.common import User
 from photowalk.studio.viewer import Viewer
 from photowalk.studio.viewer_client import INDEX, Asset, ViewerClient, kind_of
 
