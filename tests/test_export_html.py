@@ -18,7 +18,7 @@ from photowalk.scene.ground import level
 from photowalk.scene.render import render
 from photowalk.scene.types import Mesh, Splats
 
-HEIGHT, WIDTH, EYE = 240, 360, 1.5
+HEIGHT, WIDTH, EYE = 160, 240, 1.5
 FARTHEST_MEAN, FARTHEST_SHARE = 0.015, 0.03  # mean difference of a picture, and share of pixels that differ by a tenth
 
 
@@ -197,8 +197,8 @@ def test_mouse_looks_around(page):
 def test_touch_on_the_left_walks(page):
     page.evaluate("photowalk.visit(0)")
     touch = page.context.new_cdp_session(page)
-    touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": 60, "y": 180}]})
-    touch.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": [{"x": 60, "y": 140}]})
+    touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": 60, "y": 120}]})
+    touch.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": [{"x": 60, "y": 80}]})
     page.wait_for_timeout(600)
     assert page.locator("#stick").is_visible()
     touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
