@@ -4,12 +4,14 @@ import json
 import re
 
 import pytest
+import torch
 
 pytest.importorskip("viser", reason="the extra 'studio' is not installed")
 
 from photowalk.studio.keyframe_edits import place_along, pulled
 from photowalk.studio.library import About, Library
 from photowalk.studio.schemas import Pose
+from photowalk.studio.stage import by_distance
 from photowalk.studio.viewer_client import INDEX, ViewerClient, kind_of
 
 
@@ -33,6 +35,16 @@ def test_a_keyframe_set_on_the_way_comes_between_those_the_way_leads_through():
     path = [*there, *reversed(there)]  # which passes by every place twice
     keys = [there[10], there[40], there[10]]
     assert [place_along(keys, path, index) for index in (5, 20, 50, 75)] == [0, 1, 2, 3]
+
+
+def test_points_are_coloured_by_their_distance_alone():
+    directions = torch.nn.functional.normalize(torch.randn(100, 3, generator=torch.Generator().manual_seed(0)), dim=-1)
+    distances = torch.logspace(0, 2, 100)
+    red, green, _ = by_distance(directions * distances[:, None]).int().T
+    assert (green.diff() <= 0).all()
+    assert (red[0], green[0]) == (253, 231)
+    assert (red[-1], green[-1]) == (68, 1)
+    assert by_distance(torch.zeros(0, 3)).shape == (0, 3)
 
 
 def test_the_viewers_page_is_unpacked_into_files_that_the_browser_can_keep():

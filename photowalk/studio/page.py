@@ -46,7 +46,6 @@ class Page:
         with self._visit.lock:
             if self._visit.scenery is not None:
                 self._explore.look_at_frame(frame)
-                self._visit.stage.declutter()
 
     def take_keyframes(self, poses: list[schemas.Pose]) -> None:
         """Plan by these."""
@@ -134,4 +133,5 @@ class Page:
         if now - self._tidied > TIDY_SECONDS:
             self._tidied = now
             self._visit.stage.declutter()
+            self._explore.follow_eye()
         self._plan.keys.record()

@@ -30,6 +30,7 @@ from photowalk.studio.keyframe_marks import KeyframeMarks, fov_y_of
 from photowalk.studio.scenery import Scenery
 
 FREE, BLOCKED, WALKED, RECALLED = (94, 176, 255), (255, 82, 82), (150, 160, 178), (64, 224, 168)
+_BY_DISTANCE = ((253, 231, 76), (122, 209, 81), (34, 168, 132), (42, 120, 142), (65, 68, 135), (68, 1, 84))
 _WIDEST = math.radians(110)  # that the eye is opened to fit a wide frame into a narrow window
 
 
@@ -72,13 +73,15 @@ class Stage:
         self._up = np.array(up)
         self._client.camera.up_direction = self._up
 
-    def show_points(self, scenery: Scenery, chunks: tuple[int, int], size: float) -> int:
-        """The points of chunks [first, last]; how many are drawn."""
+    def show_points(self, scenery: Scenery, chunks: tuple[int, int], size: float, *, by_depth: bool = False) -> int:
+        """The points of chunks [first, last], in their own colours or by their distance; how many are drawn."""
         points, colours = scenery.cloud(*chunks)
         self._scale = scenery.manifest.reference_depth
         self._grain = scenery.grain
         self._thinning = min(2.0, math.sqrt(max(1.0, len(points) / self.budget.points)))
         points, colours = _thinned(self.budget.points, points, colours)
+        if by_depth:
+            colours = by_distance(points)
         self.hide_points()
         self._points = self._scene.add_point_cloud(
             "/points",
@@ -250,6 +253,7 @@ class Stage:
             self._client.camera.look_at = position + forward * distance
             self._client.camera.fov = self._fitting(camera)
             self._client.camera.near = 0.01 * self._scale
+        self.declutter()
         self._client.flush()
 
     def _fitting(self, camera: Cameras) -> float:
@@ -257,6 +261,15 @@ class Stage:
         high = camera.height / 2 / float(camera.intrinsics[1, 1])
         wide = camera.width / 2 / float(camera.intrinsics[0, 0])
         return min(2 * math.atan(max(high, wide / self._client.camera.aspect)), _WIDEST)
+
+    @property
+    def fov_deg(self) -> float:
+        """How high the eye sees."""
+        return math.degrees(self._client.camera.fov)
+
+    def see(self, fov_deg: float) -> None:
+        """Let the eye see so high; nothing else changes."""
+        self._client.camera.fov = math.radians(fov_deg)
 
     def turn_on_the_spot(self) -> None:
         """First person: dragging turns the gaze instead of circling around what is looked at."""
@@ -295,6 +308,20 @@ def _thumbnail(picture: bytes) -> np.ndarray:
     image.draft("RGB", (160, 96))
     image.thumbnail((160, 160))
     return np.asarray(image)
+
+
+def by_distance(points: Tensor) -> Tensor:
+    """Colours, uint8 [N, 3], of points [N, 3] by how far from the photo's camera they are: yellow is near, violet far.
+
+    Equal steps of colour are equal factors of distance; the nearest and the farthest twentieth are not told apart."""
+    if len(points) == 0:
+        return torch.zeros(0, 3, dtype=torch.uint8)
+    far = points.norm(dim=-1).clamp_min(1e-6).log().numpy()
+    low, high = np.quantile(far, (0.05, 0.95))
+    share = np.clip((far - low) / max(high - low, 1e-6), 0, 1)
+    steps = np.linspace(0, 1, len(_BY_DISTANCE))
+    channels = [np.interp(share, steps, channel) for channel in zip(*_BY_DISTANCE)]
+    return torch.from_numpy(np.stack(channels, axis=-1).round().astype(np.uint8))
 
 
 def _thinned(budget: int, points: Tensor, colours: Tensor) -> tuple[Tensor, Tensor]:

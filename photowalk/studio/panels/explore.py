@@ -13,6 +13,7 @@ from photowalk.studio.snippets import facts
 from photowalk.studio.visit import QUIET, Visit
 
 POINTS, SPLATS = "Points", "Splats"
+_PICTURE, _DISTANCE = "As in the pictures", "By distance"
 _ORBIT, _FIRST_PERSON = "Orbit", "First person"
 
 
@@ -21,10 +22,12 @@ class ExplorePanel:
         self._visit, gui = visit, visit.gui
         self._about = gui.add_markdown("")
         self.shown = gui.add_dropdown("Show", (POINTS, SPLATS), hint="Splats are there once you have made them")
+        self._colour = gui.add_dropdown("Colour", (_PICTURE, _DISTANCE), hint="Of points: yellow is near, violet far")
         self._point_size = gui.add_slider("Point size", 0.5, 4.0, 0.1, 1.0)
         self._chunks = gui.add_multi_slider("Chunks", 0, 1, 1, (0, 1), visible=False)
         self._cameras = gui.add_checkbox("Cameras of the walk", True)
         self.shown.on_update(visit.does(self.draw))
+        self._colour.on_update(visit.does(self.draw))
         self._point_size.on_update(lambda _: visit.stage.size_points(self._point_size.value))
         self._chunks.on_update(visit.does(self.draw))
         self._cameras.on_update(visit.does(self._draw_cameras))
@@ -34,6 +37,10 @@ class ExplorePanel:
             gui.add_button("Stand there", color=QUIET, icon=viser.Icon.CAMERA).on_click(
                 visit.does(lambda: self.look_at_frame(int(self.frame.value)))
             )
+            self._eye = gui.add_slider(
+                "Degrees high", 15.0, 110.0, 0.5, 60.0, hint="What you see; frames keep their lens"
+            )
+            self._eye.on_update(visit.heeds(lambda: visit.stage.see(self._eye.value)))
             gui.add_markdown("**W A S D** walk, **Q E** down and up, arrows turn, wheel zooms.")
         with gui.add_folder("What does memory see from here?", expand_by_default=True):
             gui.add_button("Ask memory", color=QUIET, icon=viser.Icon.EYE).on_click(visit.does(self._ask_memory))
@@ -47,6 +54,10 @@ class ExplorePanel:
         if 0 <= frame < len(scenery.cameras):
             self._visit.stage.look_from(scenery.cameras[frame])
             self.frame.value = frame
+
+    def follow_eye(self) -> None:
+        """Say what the eye sees now."""
+        self._eye.value = min(max(round(2 * self._visit.stage.fov_deg) / 2, self._eye.min), self._eye.max)
 
     def describe(self) -> None:
         """Tell of the world as it is now."""
@@ -77,7 +88,7 @@ class ExplorePanel:
             self.shown.value = POINTS
             visit.say("No splats yet", "Make them in the Export tab; until then you see points.")
         made = splats.stat().st_mtime_ns if self.shown.value == SPLATS and splats is not None else 0
-        wanted = (made, self._chunks.value, visit.stage.budget, visit.scenery.manifest.chunks)
+        wanted = (made, self._colour.value, self._chunks.value, visit.stage.budget, visit.scenery.manifest.chunks)
         if wanted == self._drawn:
             return
         self._drawn = wanted
@@ -88,7 +99,8 @@ class ExplorePanel:
                 visit.say("Fewer splats", f"{shown:,} of {there:,} splats are drawn, so that this machine keeps up.")
         else:
             first, last = self._chunks.value
-            visit.stage.show_points(visit.scenery, (int(first), int(last)), self._point_size.value)
+            by_depth = self._colour.value == _DISTANCE
+            visit.stage.show_points(visit.scenery, (int(first), int(last)), self._point_size.value, by_depth=by_depth)
             visit.stage.hide_splats()
         self._draw_cameras()
 
