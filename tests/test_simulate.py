@@ -154,6 +154,16 @@ def test_terrain_knows_floor_and_obstacles():
     assert np.allclose(terrain.point(terrain.place(PATH)), PATH, atol=terrain.side)
 
 
+def test_faces_without_area_or_place_spoil_nothing():
+    good = boxes(floor(), ((0.5, 0.5, 0.3), (1, 1, 0.15)))
+    corners = torch.tensor([[0.0, 0, 0], [0.1, 0.1, 0.1], [0.2, 0.2, 0.2], [torch.nan, 0, 0]])
+    bad = Mesh(corners, torch.tensor([[0, 0, 1], [0, 1, 2], [0, 1, 3]]), corners, torch.zeros(3, dtype=torch.bool))
+    terrain, plain = terrain_of(joined(good, bad), PATH), terrain_of(good, PATH)
+    here = terrain.place(np.array([[0.5, -0.5], [1.0, 1.0]]))
+    assert np.array_equal(terrain.height[tuple(here.T)], plain.height[tuple(here.T)])
+    assert np.isfinite(terrain.height).all()
+
+
 def test_routes_keep_their_distance():
     terrain = terrain_of(boxes(floor(), ((0.4, 2.0, 1.0), (1.5, 0, 0.5))), PATH)
     route = plan_route(terrain, PATH, 0.2, 5.0)
