@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+import rooms
 import torch
 
 from photowalk.cli import main
@@ -23,8 +24,7 @@ SIZE = (48, 64)
 
 @pytest.fixture(scope="module")
 def walk() -> Clip:
-    world = SyntheticWorld.sample(3)
-    return world.render(world.walk(5, 3, size=SIZE))
+    return rooms.walk(5, SIZE)
 
 
 def write_pictures(folder, video):
