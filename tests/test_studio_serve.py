@@ -50,7 +50,7 @@ def test_the_printed_link_lets_in_and_shows_a_world_where_it_lies_and_the_studio
             assert (summary["title"], summary["frames"], summary["ready"]) == ("walked", world.manifest.frames, True)
             assert browser.delete(f"/api/worlds/{identifier}").status_code == 204
             assert (world.folder / "world.json").exists(), "a world that lies elsewhere is only forgotten"
-            for name in ("studio.js", "studio.css", "viewer.css", "icon.svg"):
+            for name in ("studio.js", "studio.css", "viewer.js", "viewer.css", "icon.svg"):
                 assert browser.get(f"/static/{name}").status_code == 200
             assert browser.get("/static/../serve.py").status_code == 404
             page = browser.get("/scene/").text
