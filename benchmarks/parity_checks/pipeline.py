@@ -6,8 +6,9 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,8 +33,10 @@ from photowalk.models.wan_codec import WanCodec
 from photowalk.perception.depth import DepthEstimate, DepthEstimator
 from photowalk.presets.published import lyra2_14b_generation
 from photowalk.scene.types import Clip
+from photowalk.world import progress
 from photowalk.world.generator import Generator
 from photowalk.world.placement import Placement
+from photowalk.world.preview import Preview
 from photowalk.world.state import Chunk, WorldState
 
 Comparison = tuple[str, float, float]
@@ -140,11 +143,10 @@ def check_walk(folder: Path, name: str, savings: Savings = ALL_SAVINGS) -> Itera
         for chunk in range(stated["chunks"]):
             targets = cameras[1 + frames * chunk : 1 + frames * (chunk + 1)]
             yield f"recall {chunk}", _recall_differences(state, targets, stated["retrieval"], chunk), 0.0
-            if any(part in golden for part in _CONDITIONING):
-                conditioning, preview = generator.condition(state, targets, "text", lambda progress: None)
-                yield from _conditioning(golden, conditioning, chunk)
-                warps.append(preview.video[7::8])
             state = generator.extend(state, targets, "text", seed=stated["seed"] + chunk)
+            conditioning, preview = generator.conditioned[-1]
+            yield from _conditioning(golden, conditioning, chunk)
+            warps.append(preview.video[7::8])
             yield from _stored(golden, f"gen{chunk}", recorder.sampled[-1])
             clip = state.chunks[-1].clip
             videos.append(clip.video[7::8])
@@ -156,9 +158,6 @@ def check_walk(folder: Path, name: str, savings: Savings = ALL_SAVINGS) -> Itera
     yield from _stored(golden, "history_latents", state.latents[None])
     yield from _stored(golden, "video_every_8th", 2 * torch.cat(videos).transpose(0, 1)[None] - 1)
     yield from _stored(golden, "warp_video", 2 * torch.cat(warps).transpose(0, 1)[None] - 1)
-
-
-_CONDITIONING = ("lat0", "cond0", "cam1_every_16th_channel", "buf1_every_4th_channel", "warp_video")
 
 
 def _recall_differences(state: WorldState, targets: Cameras, stated: dict, chunk: int) -> float:
@@ -181,7 +180,7 @@ def _stored(golden: dict[str, Tensor], name: str, ours: Tensor) -> Iterator[Comp
         yield name, _error(ours, golden[name]), WALK_TOLERANCE
 
 
-def _tiny_generator(folder: Path, golden: dict[str, Tensor], stated: dict) -> tuple[Generator, _Recorder]:
+def _tiny_generator(folder: Path, golden: dict[str, Tensor], stated: dict) -> tuple[_Watched, _Recorder]:
     sampler = UniPC(stated["steps"], stated["shift"]) if "UniPC" in stated["sampler"] else FewStep(stated["steps"])
     draws = [golden[f"renoise{i}"] for i in range(stated["chunks"])] if "renoise0" in golden else []
     recorder = _Recorder(sampler, draws)
@@ -190,7 +189,8 @@ def _tiny_generator(folder: Path, golden: dict[str, Tensor], stated: dict) -> tu
     depth = _Depths(stated_seed(r"seed = (\d+) \+ index in the window", stated["depth_prediction"]["rule"]))
     generator = build_generator(folder, recorder, texts, image, depth)
     config = replace(generator.config, guidance=stated["guidance"] or 1.0, negative_prompt="neg")
-    return replace(generator, config=config), recorder
+    parts: dict[str, Any] = {**vars(generator), "config": config}
+    return _Watched(**parts), recorder
 
 
 def build_generator(
@@ -226,6 +226,19 @@ def given(golden: dict[str, Tensor], stated: dict, name: str) -> Tensor:
 
 def _normal(seed: int, shape: Sequence[int]) -> Tensor:
     return torch.from_numpy(np.random.RandomState(seed).standard_normal(shape).astype(np.float32))
+
+
+@dataclass(frozen=True)
+class _Watched(Generator):
+    """A generator that keeps what it told its denoiser."""
+
+    conditioned: list[tuple[Conditioning, Preview]] = field(default_factory=list)
+
+    def condition(
+        self, state: WorldState, cameras: Cameras, prompt: str, on_step: progress.OnStep
+    ) -> tuple[Conditioning, Preview]:
+        self.conditioned.append(super().condition(state, cameras, prompt, on_step))
+        return self.conditioned[-1]
 
 
 class _Recorder:

@@ -15,7 +15,7 @@ from photowalk.checkpoints.catalogue import Published, human_size, named
 from photowalk.checkpoints.errors import CheckpointError
 from photowalk.checkpoints.importing import Accept, OnStep, accept_licences, import_weights
 from photowalk.checkpoints.networks import NETWORKS, Network
-from photowalk.checkpoints.store import is_stored, sha256, weights_folder
+from photowalk.checkpoints.store import NO_ROOM, is_stored, sha256, weights_folder
 
 _DOWNLOADS = ".downloads"
 
@@ -58,8 +58,9 @@ def get(
     """Download and import the weights of that name, or all that a preset wants; what is in the store already is not
     fetched again. The names of what came.
 
-    Raises ValueError for an unknown name, a licence that is not accepted, a hub that does not answer or refuses, and
-    CheckpointError for a file that came damaged. What was fetched whole is kept for the next attempt.
+    Raises ValueError for an unknown name, a licence that is not accepted, a hub that does not answer or refuses,
+    CheckpointError for a file that came damaged, and OSError where the disk is full. What was fetched is kept
+    for the next attempt.
     """
     wanted = [published for published in named(name) if not is_stored(published.name)]
     for published in named(name):
@@ -156,6 +157,8 @@ def _fetch(offer: Offer, file: Offered, target: Path) -> None:
                 displayed_filename=target.name,
             )
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            raise  # the hub is not to blame
         raise ValueError(_no_answer(offer.published, error)) from error
     if not file.is_content_of(part):
         part.unlink()
