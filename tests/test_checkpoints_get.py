@@ -1,5 +1,6 @@
 """Downloads from a hub on this computer: whole, broken off, damaged, refused; and the command line around the store."""
 
+import errno
 import io
 import os
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoint_files import DENOISER, TINY, published, tiny_network, write_distributed
+from disks import smallest_disk
 from safetensors.torch import save
 from small_hub import REVISION, SmallHub, running
 
@@ -174,6 +176,17 @@ def test_a_disk_without_room_is_noticed_before_anything_is_fetched(hub, store, m
     with pytest.raises(ValueError, match="make room"):
         fetch("wan2.1-codec")
     assert hub.requests == []
+
+
+def test_a_disk_that_fills_up_on_the_way_keeps_what_came(hub, store):
+    with pytest.raises(OSError, match=f"Errno ({errno.ENOSPC}|{errno.EFBIG})"), smallest_disk(15_000_000):
+        fetch("umt5-tokenizer")
+    (part,) = store.rglob("*.part")
+    begun = part.stat().st_size
+    assert 0 < begun <= 15_000_000
+    fetch("umt5-tokenizer")
+    assert ("spiece.model", f"bytes={begun}-") in hub.requests
+    assert stored() == ["umt5-tokenizer"]
 
 
 # --- the command line -----------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from photowalk.checkpoints.catalogue import BUNDLES, CATALOGUE, human_size
 
 MANIFEST = "manifest.json"
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _UNFINISHED, _REPLACED = ".importing-", ".replaced-"
 
 
@@ -94,7 +94,7 @@ def new_entry(name: str, size: int) -> Iterator[Path]:
                 yield unfinished
             except BaseException as error:
                 shutil.rmtree(unfinished)
-                if isinstance(error, OSError) and error.errno in _FULL:
+                if isinstance(error, OSError) and error.errno in NO_ROOM:
                     raise ValueError(
                         f"{name} could not be written to {store} ({error.strerror}); nothing of it was kept. Make "
                         "room, or name another folder in PHOTOWALK_WEIGHTS"
