@@ -44,10 +44,10 @@ class Budget:
     line: float = 1.5  # how thick lines are, in pixels of the screen
 
     def halved(self) -> Budget:
-        return replace(self, points=max(self.points // 2, 12_000), splats=max(self.splats // 2, 4000))
+        return replace(self, points=max(self.points // 2, 12_000), splats=max(self.splats // 2, 3000))
 
 
-SOFTWARE = Budget(points=24_000, splats=8000, cameras=12, line=2.5)
+SOFTWARE = Budget(points=24_000, splats=6000, cameras=12, line=2.5)
 
 
 class Stage:
