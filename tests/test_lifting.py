@@ -26,7 +26,7 @@ def test_splats_and_meshes_are_those_that_are_made_one_after_the_other(tmp_path)
     write_ply(tmp_path / "splats.ply", reconstruct(clips).everything)
     for name in ("collision.ply", "splats.ply"):
         assert (world.folder / "scene" / name).read_bytes() == (tmp_path / name).read_bytes()
-    assert list(dict.fromkeys(stages)) == ["splats", "mesh", "preview"]
+    assert list(dict.fromkeys(stages)) == ["splats", "preview", "mesh"]
 
 
 def test_a_cancelled_reconstruction_leaves_nothing(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -59,25 +60,24 @@ def lift_walk(store: WorldStore, preset: Preset | None, wishes: Wishes, on_step:
             return (store.chunk(index).clip for index in range(count))
 
         lifter = _lifter(store.manifest.depth_network, preset, wishes)
-        with _meshes_beside(store, walk(), wishes) as coming:
+        with store.new_scene() as folder, _meshes_beside(store, walk(), wishes) as coming:
             scene = _splats(store, walk, lifter, wishes, on_step)
-            if coming is not None:
-                on_step(Progress("mesh", 0, 1))
-            meshes = None if coming is None else coming.result()
-        with store.new_scene() as folder:
             write_ply(folder / "splats.ply", scene.everything)
-            if meshes is not None:
-                write_meshes(folder, meshes, store.cameras()[0])
-                if wishes.scale_to is not None:
-                    store.correct(metres_per_unit=meshes.ground.metres_per_unit)
             write_preview(
                 scene,
                 store.cameras(),
                 video=folder / "preview.mp4",
-                picture=store.folder / "preview.png",
+                picture=folder / "preview.png",
                 every=_PREVIEWED,
                 on_step=lambda done, total: on_step(Progress("preview", done, total)),
             )
+            if coming is not None:
+                on_step(Progress("mesh", 0, 1))
+                meshes = coming.result()
+                write_meshes(folder, meshes, store.cameras()[0])
+                if wishes.scale_to is not None:
+                    store.correct(metres_per_unit=meshes.ground.metres_per_unit)
+            os.replace(folder / "preview.png", store.folder / "preview.png")
 
 
 @contextmanager
