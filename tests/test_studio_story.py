@@ -261,6 +261,20 @@ def test_from_a_photo_to_splats_on_a_wide_screen(chromium, address, tmp_path):
         download.value.save_as(tmp_path / "splats.ply")
         assert len(read_splats(tmp_path / "splats.ply")) > 100
 
+        visit.viewer.get_by_label("Format", exact=True).last.click()
+        visit.viewer.get_by_role("option", name="html").click()
+        page.wait_for_timeout(300)
+        visit.press("Make it")
+        link = visit.viewer.get_by_role("link", name="world.html")
+        link.wait_for()
+        with page.expect_download() as download:
+            link.click()
+        download.value.save_as(tmp_path / "world.html")
+        shared = page.context.new_page()
+        shared.goto((tmp_path / "world.html").as_uri())
+        shared.get_by_role("button", name="Back to the start").wait_for()
+        shared.close()
+
         page.click("#home")
         page.wait_for_selector(".card >> nth=1")
         visit.picture("worlds")
