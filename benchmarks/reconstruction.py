@@ -130,14 +130,14 @@ class Notes:
 
 
 def _table(notes: Notes, methods: Sequence[str]) -> str:
-    head = f"{'walks':11} {'splats':52} {'N':>3} {'PSNR':>6} {'evened':>6} {'mended':>6} {'SSIM':>6} {'look':>6}"
+    head = f"{'walks':14} {'splats':52} {'N':>3} {'PSNR':>6} {'evened':>6} {'mended':>6} {'SSIM':>6} {'look':>6}"
     lines = [f"{head} {'count':>8} {'/frame':>7} {'CPU s':>6}"]
     for kind in dict.fromkeys(key[0] for key in notes.rows):
         for method in methods:
             rows = [row for key, row in notes.rows.items() if (key[0], key[2]) == (kind, method)]
             if rows:
                 a = Row(*(mean(values) for values in zip(*(vars(row).values() for row in rows))))
-                line = f"{kind:11} {method:52} {len(rows):3} {a.psnr:6.2f} {a.evened:6.2f} {a.mended:6.2f}"
+                line = f"{kind:14} {method:52} {len(rows):3} {a.psnr:6.2f} {a.evened:6.2f} {a.mended:6.2f}"
                 line = f"{line} {a.ssim:6.3f} {a.look:6.3f}"
                 lines.append(f"{line} {a.splats:8.0f} {a.splats_per_frame:7.0f} {a.seconds:6.1f}")
     return "\n".join(lines)
@@ -234,8 +234,12 @@ def _walks(options: argparse.Namespace) -> Iterator[tuple[str, str, Callable[[],
         yield "synthetic", name, cache(partial(_synthetic, seed, frames, options.work / "synthetic" / name))
         yield "generated", name, cache(partial(_generated, seed, frames, options.work / "worlds" / name))
     if options.office is not None:
-        name = f"{options.office.name}_{options.office_size}_{frames}"
-        yield "office", name, cache(partial(_office, options.office, options.office_size, frames))
+        name = f"{options.office.name}_{frames}"
+        yield (
+            f"office {options.office_size}",
+            name,
+            cache(partial(_office, options.office, options.office_size, frames)),
+        )
 
 
 def _synthetic(seed: int, frames: int, folder: Path) -> Clip:
