@@ -32,6 +32,7 @@ def photo(tmp_path_factory):
 def running(tmp_path_factory):
     """A studio and two people's clients; the process that generates starts once for all tests of this file."""
     studio = Studio(tmp_path_factory.mktemp("studio"), load_tiny, "tiny", threads=1)
+    studio.queue.prepare()
     app = create_app(studio, Access({"ann": "token-of-ann", "bob": "token-of-bob"}))
     with TestClient(app, base_url="http://localhost") as http:
         http.headers["authorization"] = "Bearer token-of-ann"

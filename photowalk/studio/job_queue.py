@@ -29,6 +29,7 @@ from photowalk.world.store import WorldStore
 
 MAX_WAITING = 50  # jobs of one user
 MAX_KEPT = 200  # finished jobs of one user that are remembered
+HEAD_START_SECONDS = 3.0  # of the page before the process that generates starts for no job
 PATIENCE_SECONDS = 10.0  # that a cancelled step may take before the process is ended
 
 Watcher = Callable[[str], None]  # told the user whose jobs have changed
@@ -59,6 +60,7 @@ class JobQueue:
         self._closed = False
         self._process: multiprocessing.process.BaseProcess | None = None
         self._connection: Connection | None = None
+        self._ahead = False
         self._thread = threading.Thread(target=self._serve, name="job queue", daemon=True)
         self._read()
 
@@ -66,6 +68,10 @@ class JobQueue:
 
     def start(self) -> None:
         self._thread.start()
+
+    def prepare(self) -> None:
+        """Start the process that generates soon, so that the first job does not wait for it."""
+        self._ahead = True
 
     @property
     def closed(self) -> bool:
@@ -160,6 +166,12 @@ class JobQueue:
     # ---- turns
 
     def _serve(self) -> None:
+        if self._ahead:
+            with self._changed:  # the page that is opened meanwhile comes first
+                self._changed.wait_for(lambda: self._closed or self._next() is not None, HEAD_START_SECONDS)
+            if not self._closed:
+                with contextlib.suppress(OSError):  # the first job will tell
+                    self._connected()
         while True:
             with self._changed:
                 job = self._next()

@@ -64,6 +64,7 @@ def serve(
     calls, says where the networks lie. Prints the links to open."""
     access = choose_access(root, address.host, users)
     studio = Studio(root, preset=preset, place=place, captioner=captioner)
+    studio.queue.prepare()
     first = "" if opened is None else _open(studio, next(iter(access.tokens), access.open_to or "me"), Path(opened))
     app = create_studio_app(studio, access)
     listening = _listen(address)
