@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,7 +19,7 @@ _DOWN = (0.0, 1.0, 0.0)
 
 def motion(rotation: Tensor, translation: Tensor) -> Tensor:
     """rotation [*, 3, 3] and translation [*, 3] -> [*, 4, 4]."""
-    leading = torch.broadcast_shapes(rotation.shape[:-2], translation.shape[:-1])
+    leading = np.broadcast_shapes(rotation.shape[:-2], translation.shape[:-1])  # torch loads all of sympy for its own
     result = torch.zeros(*leading, 4, 4, dtype=rotation.dtype, device=rotation.device)
     result[..., :3, :3] = rotation
     result[..., :3, 3] = translation
