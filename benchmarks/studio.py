@@ -1,4 +1,4 @@
-"""Whether the studio keeps what it is meant to keep, each figure beside its limit. It takes about three minutes.
+"""Whether the studio keeps what it is meant to keep, each figure beside its limit. It takes about four minutes.
 
     python benchmarks/studio.py [--photo PHOTO] [--clients 8]
 
