@@ -144,7 +144,26 @@ def test_the_error_of_weights_in_one_byte_is_as_stated(weights, bound):
     )
 
 
-@pytest.mark.parametrize("weights", ["int8", "float8"])
+def test_the_error_of_products_in_float8_is_as_stated():
+    torch.manual_seed(0)
+    linear = nn.Linear(2048, 512).bfloat16().requires_grad_(False)
+    nn.init.normal_(linear.weight, std=0.02)
+    features = torch.randn(2, 32, 2048)
+    features[0, 3] *= 1000  # rows have scales of their own
+    features[1, 5] = 0
+    exact = nn.functional.linear(features, linear.weight.float(), linear.bias.float())
+    coarse = WeightOnlyLinear(linear, "float8-matmul")
+    assert coarse.stored.element_size() == 1
+    for given in (features, features.bfloat16()):
+        product = coarse(given)
+        assert product.dtype == given.dtype
+        error = (product.float() - exact).norm(dim=-1) / exact.norm(dim=-1)
+        assert error[1, 5] < 0.01  # the bias alone
+        assert 0.03 < error[error > 0.01].mean() < 0.04
+    assert not WeightOnlyLinear(nn.Linear(20, 32), "float8-matmul").multiplies_in_float8  # widened instead
+
+
+@pytest.mark.parametrize("weights", ["int8", "float8", "float8-matmul"])
 def test_a_row_of_zeros_and_one_of_huge_numbers_survive(weights):
     linear = nn.Linear(4, 2, bias=False).requires_grad_(False)
     linear.weight.copy_(torch.tensor([[0.0, 0, 0, 0], [3e38, -3e38, 0, 1e38]]))
@@ -153,7 +172,7 @@ def test_a_row_of_zeros_and_one_of_huge_numbers_survive(weights):
     assert torch.allclose(widened[1], linear.weight[1], rtol=0.05, atol=1e36)
 
 
-@pytest.mark.parametrize("weights", ["int8", "float8"])
+@pytest.mark.parametrize("weights", ["int8", "float8", "float8-matmul"])
 def test_streamed_and_resident_coarse_weights_agree(weights):
     torch.manual_seed(1)
     resident, streamed = (arranged(plan(blocks, weights)) for blocks in ((), (0, 1)))

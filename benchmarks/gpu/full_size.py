@@ -10,6 +10,7 @@ measured and appends it to --out as JSON lines, so a run that is cut off keeps w
     35-steps          UniPC with guidance, everything stays on the GPU
     4-steps-vram24, 35-steps-vram24        in 24 GB, with weights that travel
     4-steps-float8, 4-steps-int8           in 16 GB, with weights in one byte
+    4-steps-float8-matmul                  all stays on the GPU, products in float8 too
 
 A limit on memory is enforced: a configuration that wants more fails. Weights are drawn on the device from the presets'
 own classes; no file is read. What the machine lacks is said and left out: without warp-lang the geometry (conditioning
@@ -90,6 +91,7 @@ CONFIGURATIONS = {
     "35-steps-vram24": Configuration(*MANY, vram=24, ratio=("35-steps", 1.25)),
     "4-steps-float8": Configuration(*FEW, vram=16, weights="float8"),
     "4-steps-int8": Configuration(*FEW, vram=16, weights="int8"),
+    "4-steps-float8-matmul": Configuration(*FEW, weights="float8-matmul"),
 }
 COMPARED = "for comparison, the reference's README: a 4-step chunk in about 35 s on an H100; the paper: 15 s on a GB200"
 

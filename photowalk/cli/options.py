@@ -33,8 +33,8 @@ def add_placement(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--weights",
-        choices=("bfloat16", "int8", "float8"),
-        help="how large presets keep most weights (default: exact, unless too little memory is there)",
+        choices=("bfloat16", "int8", "float8", "float8-matmul"),
+        help="how large presets keep most weights; with the last, multiply too (default: exact, if memory allows)",
     )
     parser.add_argument("--compile", action="store_true", help="the denoiser, by torch.compile: for long walks")
     parser.add_argument(

@@ -15,6 +15,7 @@ from photowalk.world.residency.plan import GB, Plan, Weights
 
 CopyInWork = torch.cuda.Event | None  # None: it is done
 _SMALLEST_PIECE = 2**22  # bytes of host memory
+_MULTIPLIES_FLOAT8 = (8, 9)  # compute capability from which GPUs do
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ def choose_placement(
     """The given device, else the GPU if torch sees one, else the CPU; bfloat16 wherever the hardware multiplies it.
     Processes that torchrun started take a GPU each.
 
-    `vram_gb` bounds what large networks take of a GPU, in 10^9 bytes. Raises ValueError if it is no such amount.
+    `vram_gb` bounds what large networks take of a GPU, in 10^9 bytes. Raises ValueError if it is no such amount, and
+    for products in float8 on a GPU that has none.
     """
     if vram_gb is not None and not 0 < vram_gb < 10_000:
         raise ValueError(f"GPU memory is given in GB, such as 24, got {vram_gb:g}")
@@ -70,6 +72,11 @@ def choose_placement(
     chosen = torch.device(device)
     vram = None if vram_gb is None else int(vram_gb * GB)
     if chosen.type == "cuda":
+        if weights == "float8-matmul" and torch.cuda.get_device_capability(chosen) < _MULTIPLIES_FLOAT8:
+            raise ValueError(
+                f"{torch.cuda.get_device_name(chosen)} does not multiply in float8, as Ada, Hopper and later GPUs do; "
+                "--weights float8 keeps weights as small and multiplies in bfloat16"
+            )
         reason = f"{torch.cuda.get_device_name(chosen)}, bfloat16"
         return Placement(chosen, torch.bfloat16, reason, vram, weights)
     if _multiplies_bfloat16():

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Weights = Literal["bfloat16", "int8", "float8"]
+Weights = Literal["bfloat16", "int8", "float8", "float8-matmul"]
 
 GB = 10**9
 RESERVE = GB  # for the driver, libraries and what the allocator cannot use
