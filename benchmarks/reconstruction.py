@@ -111,6 +111,7 @@ def main() -> None:
             row, pair = _measured(walk(), method, features)
             notes.add(kind, name, method.key, row)
             if options.looks is not None:
+                options.looks.mkdir(parents=True, exist_ok=True)
                 write_png(options.looks / f"{kind}_{name}_{method.key.replace(', ', '_')}.png", pair)
     print(_table(notes, [method.key for method in methods]))
 
