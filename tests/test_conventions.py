@@ -71,7 +71,7 @@ def test_rolling_clockwise_lowers_the_right_side():
 
 
 def test_quaternions_are_wxyz():
-    quarter = motions.rotation_about(torch.tensor([0.0, 0, 1]), torch.tensor(torch.pi / 2))
+    quarter = motions.rotation_from_vector(torch.tensor([0.0, 0, torch.pi / 2]))
     expected = torch.tensor([0.5**0.5, 0, 0, 0.5**0.5])
     assert torch.allclose(motions.quaternion_from_rotation(quarter), expected, atol=1e-6)
 

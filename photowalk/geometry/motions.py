@@ -63,11 +63,6 @@ def vector_from_rotation(rotation: Tensor) -> Tensor:
     return imaginary * torch.where(small, torch.full_like(angle, 2.0), angle / length.masked_fill(small, 1.0))
 
 
-def rotation_about(axis: Tensor, angle: Tensor) -> Tensor:
-    """Axis [*, 3] (any length but 0) and angle [*], right-handed -> [*, 3, 3]."""
-    return rotation_from_vector(axis / axis.norm(dim=-1, keepdim=True) * angle[..., None])
-
-
 def rotation_from_euler(yaw: Tensor, pitch: Tensor, roll: Tensor) -> Tensor:
     """world_from_camera rotation [*, 3, 3] of a camera that turned right by `yaw`, then tilted its gaze up by `pitch`,
     then rolled clockwise by `roll` (as the photographer sees it): R_y(yaw) R_x(pitch) R_z(roll)."""

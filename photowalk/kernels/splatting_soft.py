@@ -20,7 +20,7 @@ from photowalk.kernels.splatting import points_only, shape_of_launch, splat_dim
 
 wp.set_module_options({"enable_backward": False, "fuse_fp": False})
 
-OCCLUSION_SHARPNESS = 50.0  # published: exponent of the depth weight at the farthest point
+OCCLUSION_SHARPNESS = wp.constant(50.0)  # published: exponent of the depth weight at the farthest point
 WEIGHT_EPSILON = 1e-7  # published: keeps depth weights and divisions by z away from zero
 
 
@@ -142,7 +142,7 @@ def _splat_soft_kernel(
             x = (landed[0] / (z + 1.0e-7) - column) + float(j) + 1.0  # as published: flow, and a margin of one pixel
             y = (landed[1] / (z + 1.0e-7) - row) + float(i) + 1.0
             if z > 0.0 and x > 0.0 and y > 0.0 and x < float(width + 1) and y < float(height + 1):
-                weight = 1.0 / (wp.exp(wp.min(80.0, _log1p(z) / softness[t] * 50.0)) + 1.0e-7)
+                weight = 1.0 / (wp.exp(wp.min(80.0, _log1p(z) / softness[t] * OCCLUSION_SHARPNESS)) + 1.0e-7)
                 payload = wp.vec4(z, z, z, 1.0)
                 if channels > 0:
                     payload[0] = values[v, first_channel, i, j]

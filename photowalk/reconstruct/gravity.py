@@ -22,7 +22,6 @@ _POINTS = 6000
 _TRIES = 400
 _TOLERANCE = 0.02  # of the distance to the camera: how far a point of the plane may lie off it
 _SHARE = 0.03  # of all that was seen, by area, that must lie on a floor
-_FARTHEST = 12.0  # camera heights away beyond which points say little of the floor
 
 
 def find_ground(views: Sequence[View], *, up: Tensor | None = None, seed: int = 0) -> Ground:
