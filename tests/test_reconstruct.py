@@ -13,7 +13,8 @@ from photowalk.geometry.motions import look_at
 from photowalk.reconstruct import reconstruct, refine, write_preview
 from photowalk.reconstruct.complete import close_gaps, complete
 from photowalk.reconstruct.corrections import evenly_spread
-from photowalk.reconstruct.fuse import Fused, drop_floaters, views_with_depth
+from photowalk.reconstruct.fuse import Fused, add_view, drop_floaters, views_with_depth
+from photowalk.reconstruct.landing import FreeSpace
 from photowalk.reconstruct.lift import lift, surface_of
 from photowalk.reconstruct.photometric import exposure_gain, ssim
 from photowalk.reconstruct.simplify import neighbours, simplify
@@ -68,6 +69,30 @@ def test_floaters_are_voted_out():
     both = drop_floaters(Fused.of(Splats.cat([scene.splats, floating])), views_with_depth([clip])).splats
     assert len(scene.splats) <= len(both) + 5
     assert len(both) <= len(scene.splats) + 0.05 * len(floating)
+
+
+def test_views_of_long_ago_vote_floaters_out_that_no_later_view_sees_through():
+    clip = walk(5)
+    scene, views = reconstruct([clip]), views_with_depth([clip])
+    some = scene.splats[::50]
+    centre = clip.cameras.centres.mean(0)
+    floating = Splats(centre + 0.4 * (some.means - centre), some.scales, some.rotations, some.opacities, some.colours)
+    both = Fused.of(Splats.cat([scene.splats, floating]))
+    left = drop_floaters(both, [], long_ago=[FreeSpace.of(view) for view in views]).splats
+    assert len(left) >= 0.99 * len(scene.splats)
+    assert len(left) <= len(scene.splats) + 0.05 * len(floating)
+
+
+def test_exact_depth_is_not_scaled_view_by_view():
+    """A low camera that looks along the floor: slopes are rendered half a pixel off, and must not shrink the views."""
+    steps = torch.linspace(0, 1, 12)
+    eyes = torch.stack([0.2 * torch.sin(4 * steps), 0.7 + 0 * steps, 3 * steps - 0.8], dim=-1)
+    cameras = Cameras.from_fov(look_at(eyes, eyes + torch.tensor([0.0, 0.25, 1.0])), 60.0, 48, 72)
+    fused = Fused.nothing()
+    for frame, camera in enumerate(cameras):
+        view = View(*look(camera), camera, frame)
+        fused, added = add_view(fused, view)
+        assert torch.equal(added.depth, view.depth)
 
 
 def test_sky_goes_to_a_dome():

@@ -14,16 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from photowalk.geometry.cameras import Cameras
-from photowalk.geometry.motions import rotation_from_quaternion
-from photowalk.kernels.rasterise import SH_DC, rasterise
+from photowalk.kernels.rasterise import SH_DC
 from photowalk.reconstruct.complete import close_gaps, complete
+from photowalk.reconstruct.landing import AGREEMENT, IN_FRONT, Description, FreeSpace, Landing, describe, land, nearest
 from photowalk.reconstruct.lift import FOOTPRINT, Lifter, PixelAligned, Surface, lift, surface_of
 from photowalk.reconstruct.photometric import exposure_gain
 from photowalk.reconstruct.simplify import merge, neighbours
 from photowalk.reconstruct.sky_dome import add_sky, build_dome
 from photowalk.reconstruct.windows import batches, stream_views
-from photowalk.scene.render import visible
 from photowalk.scene.types import Clip, Scene, Splats, View
 
 BUDGET = 500_000  # splats of the geometry
@@ -32,7 +30,6 @@ WINDOW, OVERLAP = 24, 8  # views held at once, and of these those that were held
 FILL_EVERY = 2  # views, the last one of a window among them
 OPEN = 0.5  # alpha below which a pixel is a hole
 EXPOSURE_MEMORY = 0.9  # of a gain, as a power: brightness follows what was there, but may change along a walk
-AGREEMENT = 0.03  # relative depth difference within which two views mean the same surface
 BLEND = 0.3  # of a splat's colour that each later view gives: exposure, noise and gloss are averaged
 CLOSED = 0.8  # alpha from which a surface counts as described
 COARSER = 1.6  # a surface described by splats this many times larger than a pixel is described anew
@@ -93,7 +90,9 @@ def reconstruct(
     fused, sky, origin, farthest, done = Fused.nothing(), None, None, 0.0, 0
     grain = float(lifter.ratio)
     held: list[View] = []
+    free: list[FreeSpace] = []
     for batch in batches(stream_views(walk), WINDOW - OVERLAP):
+        free += [FreeSpace.of(view) for view in held[:-OVERLAP]]
         earlier = held[-OVERLAP:]
         held = []
         for number, view in enumerate(batch):
@@ -107,7 +106,7 @@ def reconstruct(
             done += 1
             if on_view is not None:
                 on_view(done)
-        fused = drop_floaters(fused, held, earlier)
+        fused = drop_floaters(fused, held, earlier, free)
         for view in held[::-FILL_EVERY]:
             fused = fill_holes(fused, view)
         fused, grain = _within(fused, grain, budget)
@@ -146,9 +145,11 @@ def add_view(
     if len(fused.splats) == 0:
         surface = surface_of(view.depth, view.camera)
         return Fused.of(lifter(view, surface, surface.valid, beside)), view
-    described = _describe(fused.splats, view.camera)
-    view = replace(view, depth=_scale(described, view.depth) * view.depth)
-    landing = _land(fused.splats, view)
+    described, landing = describe(fused.splats, view.camera), land(fused.splats, view)
+    scale = _scale(described, landing, view.depth)
+    if scale != 1:
+        view = replace(view, depth=scale * view.depth)
+        landing = land(fused.splats, view)
     known = fused.splats.colours[landing.agrees, 0].detach() * SH_DC + 0.5
     gain = exposure_gain(known, view.image.reshape(3, -1)[:, landing.pixel[landing.agrees]].T)
     view = replace(view, image=(view.image * gain[:, None, None] ** EXPOSURE_MEMORY).clamp(0, 1))
@@ -162,7 +163,7 @@ def add_view(
     return Fused.cat([fused[~replaced], added]), view
 
 
-def _blended(fused: Fused, landing: _Landing, view: View, surface: Surface) -> Fused:
+def _blended(fused: Fused, landing: Landing, view: View, surface: Surface) -> Fused:
     """The splats that agree with the view a little more of its colour, if it sees them as finely as they are."""
     pixel, splats = landing.pixel, fused.splats
     fine = surface.footprint.reshape(-1)[pixel] * FOOTPRINT < COARSER * splats.scales[:, 1]
@@ -176,17 +177,22 @@ def _blended(fused: Fused, landing: _Landing, view: View, surface: Surface) -> F
     return replace(fused, splats=replace(splats, colours=colours))
 
 
-def drop_floaters(fused: Fused, views: Sequence[View], earlier: Sequence[View] = ()) -> Fused:
-    """Let `views` vote on all splats and the `earlier` ones, which did so before, on those that nobody voted on yet;
-    without the splats that more views see through than see."""
+def drop_floaters(
+    fused: Fused, views: Sequence[View], earlier: Sequence[View] = (), long_ago: Sequence[FreeSpace] = ()
+) -> Fused:
+    """Let `views` vote on all splats; the `earlier` ones, which did so before, on those that nobody voted on yet; and
+    those of `long_ago` say which of these they saw through. Without the splats that more views see through than see."""
     new = (fused.seen + fused.seen_through) == 0
     seen, seen_through = fused.seen.clone(), fused.seen_through.clone()
     for view, voters in [*((view, None) for view in views), *((view, new) for view in earlier)]:
-        around = -F.max_pool2d(-view.depth[None], 3, stride=1, padding=1)[0]  # an edge may pass through the pixel
-        landing = _land(fused.splats, view)
-        through = landing.in_view & (landing.depth < (1 - 2 * AGREEMENT) * around.reshape(-1)[landing.pixel])
+        around = nearest(view.depth, 3, stride=1)  # an edge may pass through the pixel
+        landing = land(fused.splats, view)
+        through = landing.in_view & (landing.depth < IN_FRONT * around.reshape(-1)[landing.pixel])
         seen += landing.agrees if voters is None else landing.agrees & voters
         seen_through += through if voters is None else through & voters
+    strangers = fused.splats.means[new]
+    for space in long_ago:
+        seen_through[new] += space.holds(strangers)
     return Fused(fused.splats, seen, seen_through)[seen >= seen_through]
 
 
@@ -195,7 +201,7 @@ def fill_holes(fused: Fused, view: View) -> Fused:
     continued from around them. Later views that see through them vote them out."""
     if len(fused.splats) == 0:
         return fused
-    described = _describe(fused.splats, view.camera)
+    described = describe(fused.splats, view.camera)
     known = (described.alpha > CLOSED) & (described.depth > 0)
     hole = (described.alpha < OPEN) & torch.isfinite(view.depth)
     if not hole.any() or not known.any():
@@ -214,31 +220,18 @@ def limit(fused: Fused, budget: int) -> Fused:
     return Fused(merge(fused.splats, group), *(total / size for total in votes))
 
 
-@dataclass(frozen=True)
-class _Description:
-    alpha: Tensor  # [H, W]
-    depth: Tensor  # [H, W] median
-    footprint: Tensor  # [H, W] mean pixel footprint of the splats that are seen there
-
-
-@torch.no_grad()
-def _describe(splats: Splats, camera: Cameras) -> _Description:
-    splats = splats[visible(splats, camera)]
-    axes = rotation_from_quaternion(splats.rotations) * splats.scales[:, None, :]
-    footprints = (splats.scales[:, 1:2] / FOOTPRINT).expand(-1, 3)
-    size = (camera.height, camera.width)
-    pose, intrinsics = camera.camera_from_world, camera.intrinsics
-    sums, alpha, _, median = rasterise(splats.means, axes, splats.opacities, footprints, pose, intrinsics, *size)
-    return _Description(alpha, median, sums[..., 0] / alpha.clamp_min(1e-6))
-
-
-def _scale(described: _Description, depth: Tensor) -> float:
+def _scale(described: Description, landing: Landing, depth: Tensor) -> float:
     """What `depth` [H, W] must be multiplied with to lie on what is described: with known cameras, all that is left of
-    a similarity. The median over the pixels that both see; 1 where these are few or it is as good as 1."""
-    finite = torch.isfinite(depth) & (depth > 0)
-    ratio = described.depth / torch.where(finite, depth, 1)
-    both = finite & (described.alpha > CLOSED) & ((ratio - 1).abs() < _SAME_PLACE)
-    if both.sum() < _CO_VISIBLE * depth.numel():
+    a similarity. The median over the splats that are seen; 1 where these are few or it is as good as 1.
+
+    Centres of splats are compared, not what is rendered of them: of a slope, the nearer ones cover half a pixel of the
+    farther ones, and view by view scales would drift.
+    """
+    here, front = depth.reshape(-1)[landing.pixel], described.depth.reshape(-1)[landing.pixel]
+    ratio = landing.depth / here
+    both = landing.in_view & (described.alpha.reshape(-1)[landing.pixel] > CLOSED) & ((ratio - 1).abs() < _SAME_PLACE)
+    both &= IN_FRONT * landing.depth < front
+    if len(landing.pixel[both].unique()) < _CO_VISIBLE * depth.numel():
         return 1.0
     scale = float(ratio[both].median())
     return scale if abs(scale - 1) > _SCALE_NOISE else 1.0
@@ -249,28 +242,7 @@ def _tolerance(depth: Tensor, surface: Surface) -> Tensor:
     return AGREEMENT * torch.where(torch.isfinite(depth), depth, 0) + 2 * surface.footprint / surface.slant
 
 
-@dataclass(frozen=True)
-class _Landing:
-    """Where the centres of splats fall in a view."""
-
-    pixel: Tensor  # [N] flat index, 0 where out of view
-    depth: Tensor  # [N] along +Z
-    in_view: Tensor  # [N] bool
-    agrees: Tensor  # [N] bool: the view saw a surface at this depth
-
-
-@torch.no_grad()
-def _land(splats: Splats, view: View) -> _Landing:
-    camera = view.camera
-    position, z = camera.project(splats.means)
-    column, row = position.floor().nan_to_num(-1).clamp(-1, 1e6).long().unbind(-1)
-    in_view = (z > 0) & (column >= 0) & (row >= 0) & (column < camera.width) & (row < camera.height)
-    pixel = torch.where(in_view, row * camera.width + column, 0)
-    here = view.depth.reshape(-1)[pixel]
-    return _Landing(pixel, z, in_view, in_view & ((z - here).abs() < AGREEMENT * here))
-
-
-def _inside(landing: _Landing, mask: Tensor) -> Tensor:
+def _inside(landing: Landing, mask: Tensor) -> Tensor:
     """Which splats [N] agree with the view and lie well inside `mask` [H, W]."""
     inner = -F.max_pool2d(-mask.float()[None], 5, stride=1, padding=2)[0] > 0
     return landing.agrees & inner.reshape(-1)[landing.pixel]

@@ -1,0 +1,92 @@
+"""What views say about splats: what of them is rendered there, where their centres fall, and which space is free.
+
+It knows one view at a time and decides nothing; how many views must agree is fusion's business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from photowalk.geometry.cameras import Cameras
+from photowalk.geometry.motions import rotation_from_quaternion
+from photowalk.kernels.rasterise import rasterise
+from photowalk.reconstruct.lift import FOOTPRINT
+from photowalk.scene.render import visible
+from photowalk.scene.types import Splats, View
+
+AGREEMENT = 0.03  # relative depth difference within which two views mean the same surface
+IN_FRONT = 1 - 2 * AGREEMENT  # of the depth that a view sees: what is nearer, it sees through
+_COARSE = 4  # pixels along each side of a block whose nearest depth is kept for as long as the walk is
+
+
+@dataclass(frozen=True)
+class Description:
+    alpha: Tensor  # [H, W]
+    depth: Tensor  # [H, W] median
+    footprint: Tensor  # [H, W] mean pixel footprint of the splats that are seen there
+
+
+@torch.no_grad()
+def describe(splats: Splats, camera: Cameras) -> Description:
+    splats = splats[visible(splats, camera)]
+    axes = rotation_from_quaternion(splats.rotations) * splats.scales[:, None, :]
+    footprints = (splats.scales[:, 1:2] / FOOTPRINT).expand(-1, 3)
+    size = (camera.height, camera.width)
+    pose, intrinsics = camera.camera_from_world, camera.intrinsics
+    sums, alpha, _, median = rasterise(splats.means, axes, splats.opacities, footprints, pose, intrinsics, *size)
+    return Description(alpha, median, sums[..., 0] / alpha.clamp_min(1e-6))
+
+
+@dataclass(frozen=True)
+class Landing:
+    """Where the centres of splats fall in a view."""
+
+    pixel: Tensor  # [N] flat index, 0 where out of view
+    depth: Tensor  # [N] along +Z
+    in_view: Tensor  # [N] bool
+    agrees: Tensor  # [N] bool: the view saw a surface at this depth
+
+
+@torch.no_grad()
+def land(splats: Splats, view: View) -> Landing:
+    pixel, z, in_view = _fall(splats.means, view.camera)
+    here = view.depth.reshape(-1)[pixel]
+    return Landing(pixel, z, in_view, in_view & ((z - here).abs() < AGREEMENT * here))
+
+
+def _fall(points: Tensor, camera: Cameras) -> tuple[Tensor, Tensor, Tensor]:
+    """Where points [N, 3] fall: flat index of the pixel (0 if in none), depth along +Z, whether in view, all [N]."""
+    position, z = camera.project(points)
+    column, row = position.floor().nan_to_num(-1).clamp(-1, 1e6).long().unbind(-1)
+    in_view = (z > 0) & (column >= 0) & (row >= 0) & (column < camera.width) & (row < camera.height)
+    return torch.where(in_view, row * camera.width + column, 0), z, in_view
+
+
+@dataclass(frozen=True)
+class FreeSpace:
+    """Where a view saw nothing, coarsely, since every view of a walk leaves one behind."""
+
+    camera: Cameras
+    depth: Tensor  # [h, w] up to which all is free in a block of pixels; 0 where that is not known
+
+    @staticmethod
+    def of(view: View) -> FreeSpace:
+        known = view.depth > 0
+        least = nearest(torch.where(known, view.depth, torch.inf), _COARSE, stride=_COARSE)
+        most = F.avg_pool2d(known.float()[None], _COARSE, ceil_mode=True)[0] >= 0.5
+        depth = nearest(torch.where(most, least, 0), 3, stride=1)
+        return FreeSpace(view.camera.resized(*depth.shape), depth.half())
+
+    def holds(self, points: Tensor) -> Tensor:
+        """Which `points` [N, 3] lie in it."""
+        pixel, z, in_view = _fall(points, self.camera)
+        return in_view & (z < IN_FRONT * self.depth.reshape(-1)[pixel])
+
+
+def nearest(depth: Tensor, size: int, stride: int) -> Tensor:
+    """The least of depth [H, W] in blocks of `size` pixels, `stride` apart; about every pixel if that is 1."""
+    return -F.max_pool2d(-depth[None], size, stride, padding=size // 2 if stride == 1 else 0, ceil_mode=True)[0]
