@@ -2,7 +2,7 @@
 
     python benchmarks/reconstruction.py [--walks 20] [--frames 161] [--refine 200] [--exact-only FILE] [--weights FILE]
         [--work out/reconstruction] [--minutes M] [--only NAME ...] [--features FILE] [--looks FOLDER]
-        [--office FOLDER [--office-size 240x360]]
+        [--office FOLDER [--office-size 240x360]] [--splats N]
 
 Every 8th frame is held out. Synthetic walks have held-out seeds, exact frames and cameras and exact depth in every
 fourth frame; generated ones are nano's own walks from their first frames along the same cameras, compared with the
@@ -43,6 +43,7 @@ from photowalk.presets import load_preset
 from photowalk.presets.nano import WEIGHTS, nano_depth_network, nano_splat_head
 from photowalk.reconstruct import reconstruct, refine
 from photowalk.reconstruct.corrections import Corrections, Track
+from photowalk.reconstruct.fuse import BUDGET
 from photowalk.reconstruct.learnt_lift import LearntLift
 from photowalk.reconstruct.lift import Lifter, PixelAligned
 from photowalk.reconstruct.photometric import exposure_gain, ssim
@@ -66,10 +67,12 @@ class Method:
     lifter: Lifter
     version: str  # of what was learnt
     steps: int = 0  # of --refine
+    budget: int = BUDGET
 
     @property
     def key(self) -> str:
-        return f"{self.name}, down-ratio {self.lifter.ratio}, {self.version}, {self.steps} steps"
+        bound = "" if self.budget == BUDGET else f", {self.budget} splats"
+        return f"{self.name}, down-ratio {self.lifter.ratio}, {self.version}, {self.steps} steps{bound}"
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,7 @@ def main() -> None:
     parser.add_argument("--features", type=Path)
     parser.add_argument("--office", type=Path)
     parser.add_argument("--office-size", default="240x360", metavar="HxW")
+    parser.add_argument("--splats", type=int, default=BUDGET, help="at most so many of a scene")
     parser.add_argument("--looks", type=Path, help="put held-out frames beside their renders here")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
@@ -150,7 +154,8 @@ def _methods(options: argparse.Namespace) -> list[Method]:
     if options.exact_only is not None:
         methods.append(Method("exact walks only", *_learnt(options.exact_only, 1)))
     methods += [Method("nano", *_learnt(weights, 1)), Method("refined", *_learnt(weights, 1), refined)]
-    return [*methods, Method("pixel-aligned", PixelAligned(2), "no network"), Method("nano", *_learnt(weights, 2))]
+    methods += [Method("pixel-aligned", PixelAligned(2), "no network"), Method("nano", *_learnt(weights, 2))]
+    return [replace(method, budget=options.splats) for method in methods]
 
 
 def _learnt(weights: Path, ratio: int) -> tuple[LearntLift, str]:
@@ -182,11 +187,13 @@ def _measured(clip: Clip, method: Method, features: SqueezeFeatures) -> tuple[Ro
 
 def _made(clips: Iterable[Clip], method: Method) -> Scene:
     with torch.no_grad():
-        return reconstruct(clips, lifter=method.lifter)
+        return reconstruct(clips, lifter=method.lifter, budget=method.budget)
 
 
 def _refined(known: Clip, method: Method) -> Refined:
-    return refine(partial(_made, method=method), lambda: [known], frames=len(known), steps=method.steps)
+    return refine(
+        partial(_made, method=method), lambda: [known], frames=len(known), steps=method.steps, lifter=method.lifter
+    )
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from photowalk.geometry.cameras import Cameras
 from photowalk.geometry.motions import motion, rotation_from_vector
-from photowalk.reconstruct.lift import lift, surface_of
+from photowalk.reconstruct.lift import Lifter, surface_of
 from photowalk.reconstruct.photometric import exposure_gain
 from photowalk.scene.render import Rendered, render
 from photowalk.scene.types import Splats, View
@@ -52,10 +52,10 @@ def lay_on(
 
 
 @torch.no_grad()
-def as_splats(view: View) -> tuple[Tensor, Tensor]:
-    """The picture [3, H, W] of a view's own splats, and where there are any [H, W]."""
+def as_splats(view: View, lifter: Lifter) -> tuple[Tensor, Tensor]:
+    """The picture [3, H, W] of a view's own splats, made by what made the scene's, and where there are any [H, W]."""
     surface = surface_of(view.depth, view.camera)
-    rendered = render(lift(view.image, surface, view.camera, surface.valid), view.camera)
+    rendered = render(lifter(view, surface, surface.valid, ()), view.camera)
     return rendered.image, rendered.alpha > CLOSED
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from photowalk.geometry.cameras import Cameras
 from photowalk.geometry.motions import inverse, motion, rotation_from_vector, vector_from_rotation
 from photowalk.reconstruct.camera_step import PYRAMID, as_splats, lay_on, pixels_between
+from photowalk.reconstruct.lift import Lifter
 from photowalk.reconstruct.windows import stream_views
 from photowalk.scene.types import Clip, Scene, View
 
@@ -89,18 +90,20 @@ def lay_walk_on(
     walk: Callable[[], Iterable[Clip]],
     *,
     count: int,
+    lifter: Lifter,
     known: Corrections | None = None,
     on_view: Callable[[], None] = lambda: None,
 ) -> Corrections:
     """Corrections that lay at most `count` frames with depth, spread evenly over the walk, on the scene, beginning at
     those that are `known`. None where few of some frames are off by more than EXACT: then cameras are what they say.
 
-    `walk()` gives the clips from the front, one of which is held at a time. `on_view()` is called before every frame.
+    `walk()` gives the clips from the front, one of which is held at a time; `lifter` makes splats of a view as the
+    scene's were made. `on_view()` is called before every frame.
     """
 
     def laid(view: View) -> Cameras:
         on_view()
-        image, shown = as_splats(view)
+        image, shown = as_splats(view, lifter)
         if known is None:
             return lay_on(splats, view.camera, image, shown=shown)
         return lay_on(splats, known.camera(view.camera, view.frame), image, shown=shown, pyramid=PYRAMID[1:])

@@ -6,8 +6,8 @@ believed less the worse they fit the others. It makes no new splats; a hole stay
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -16,13 +16,16 @@ from torch import Tensor
 from photowalk.geometry.cameras import Cameras
 from photowalk.reconstruct.camera_step import lay_on
 from photowalk.reconstruct.corrections import Corrections, evenly_spread, frames_of, lay_walk_on, move_between
+from photowalk.reconstruct.fuse import PIXEL_ALIGNED
+from photowalk.reconstruct.lift import Lifter
 from photowalk.reconstruct.photometric import exposure_gain, ssim
-from photowalk.scene.render import render_picture
+from photowalk.scene.render import render_picture, visible
 from photowalk.scene.types import Clip, Scene, Splats
 
 # Learning rates, in the units that _Fitted states.
 _RATES = {"shift": 0.06, "stretch": 0.03, "turn": 0.009, "logit": 0.15, "colour": 0.06}
 _UNMOVED = 0.02  # gradients below this, in units of one pixel's loss, move a splat less than its rate
+_BETAS = (0.9, 0.99)  # Adam's memory of gradients and of their squares
 _LAST_RATE = 0.1  # of the first one
 _STRUCTURE = 0.2  # weight of 1 - SSIM beside the absolute difference, as in Kerbl et al. 2023
 _FORGET = 0.9  # of what a typical loss is, from frame to frame
@@ -42,11 +45,13 @@ def refine(
     *,
     frames: int,
     steps: int,
+    lifter: Lifter = PIXEL_ALIGNED,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Refined:
     """The scene that `make` makes of a walk, after `steps` steps of gradient descent, each on one frame.
 
     `walk()` gives the clips from the front and is called several times; `frames` is how many frames they have together.
+    `lifter` makes splats of one view as `make` does.
     One clip is held at a time. Where frames do not lie on the scene, they are laid on it and it is made once more
     before it is fitted, and each frame's camera is fitted with it. `on_step(done, steps)` is called after every step.
     The sky changes its colours alone.
@@ -57,10 +62,10 @@ def refine(
             on_step(0, steps)
 
     scene = make(walk())
-    corrections = lay_walk_on(scene, walk, count=steps, on_view=tell)
+    corrections = lay_walk_on(scene, walk, count=steps, lifter=lifter, on_view=tell)
     if corrections.move_cameras:
         scene = make(corrections.clips(walk()))
-        corrections = lay_walk_on(scene, walk, count=steps, known=corrections, on_view=tell)
+        corrections = lay_walk_on(scene, walk, count=steps, lifter=lifter, known=corrections, on_view=tell)
     return _fit(scene, walk, corrections, frames=frames, steps=steps, on_step=on_step)
 
 
@@ -98,66 +103,85 @@ def _fit(
 
 class _Fitted:
     """Splats as free parameters: shifts in units of each splat's own axes' lengths, sizes as logarithms, opacities as
-    logits; and Adam on them."""
+    logits; and Adam on those that a frame shows, so that a step costs what is in view and not what is in the scene."""
 
     def __init__(self, scene: Scene) -> None:
-        self._start, self._sky = scene.splats, scene.sky
-        base = scene.splats
+        self._scene, self._start = scene, scene.everything
+        start = self._start
         self._values = {
-            "shift": torch.zeros_like(base.means),
-            "stretch": torch.zeros_like(base.scales),
-            "turn": base.rotations.clone(),
-            "logit": torch.logit(base.opacities.clamp(0.01, 0.99)),
-            "colour": scene.everything.colours.clone(),
+            "shift": torch.zeros_like(start.means),
+            "stretch": torch.zeros_like(start.scales),
+            "turn": start.rotations.clone(),
+            "logit": torch.logit(start.opacities.clamp(0.01, 0.99)),
+            "colour": start.colours.clone(),
         }
-        for value in self._values.values():
-            value.requires_grad_()
-        groups = [{"params": [value], "lr": _RATES[name]} for name, value in self._values.items()]
-        self._adam = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=_UNMOVED)
+        self._adam = {name: _Adam(value, _RATES[name]) for name, value in self._values.items()}
 
     def step(self, image: Tensor, camera: Cameras, typical: float | None) -> tuple[float, Tensor]:
         """One frame [3, H, W] fitted a little better -> what the loss of a frame typically is, by now, and the gain [3]
         of the scene in this one."""
         pixels = camera.height * camera.width
-        rendered = render_picture(self._splats(), camera)
+        rows = visible(self._places(), camera)
+        values = {name: value[rows].requires_grad_() for name, value in self._values.items()}
+        rendered = render_picture(_formed(self._start[rows], values), camera)
         # The gain goes to the rendering: on the frame, darkening everything would lower the loss.
         gain = exposure_gain(*(colours.detach().flatten(1).T for colours in (image, rendered)))
         rendered = rendered * gain[:, None, None]
         loss = (1 - _STRUCTURE) * (rendered - image).abs().mean() + _STRUCTURE * (1 - ssim(rendered, image))
         now = float(loss.detach())
         typical = now if typical is None else typical
-        self._adam.zero_grad()
-        (pixels * min(1.0, typical / max(now, 1e-9)) * loss).backward()
-        self._adam.step()
+        slopes = torch.autograd.grad(pixels * min(1.0, typical / max(now, 1e-9)) * loss, list(values.values()))
+        of_places = rows < len(self._scene.splats)
+        for name, slope in zip(values, slopes, strict=True):
+            mine = slice(None) if name == "colour" else of_places
+            self._adam[name].step(rows[mine], slope[mine])
         return _FORGET * typical + (1 - _FORGET) * now, gain
 
     def lay_on(self, image: Tensor, camera: Cameras) -> Cameras:
-        with torch.no_grad():
-            return lay_on(self._splats(), camera, image, pyramid=(1,))
+        return lay_on(self._splats(), camera, image, pyramid=(1,))
 
     def slow_down(self, factor: float) -> None:
-        for group in self._adam.param_groups:
-            group["lr"] *= factor
+        for adam in self._adam.values():
+            adam.rate *= factor
 
     def scene(self) -> Scene:
-        with torch.no_grad():
-            everything = self._splats()
-            count = len(self._start)
-            return Scene(everything[:count], None if self._sky is None else everything[count:])
+        everything, count = self._splats(), len(self._scene.splats)
+        return Scene(everything[:count], None if self._scene.sky is None else everything[count:])
 
     def _splats(self) -> Splats:
-        base, values = self._start, self._values
-        count = len(base)
-        spread = base.scales[:, 1:2]  # of the middle axis: the third is thin, and shifts along it must be possible
-        geometry = Splats(
-            means=base.means + spread * values["shift"],
-            scales=base.scales * values["stretch"].clamp(-2, 2).exp(),
-            rotations=F.normalize(values["turn"], dim=-1),
-            opacities=torch.sigmoid(values["logit"]),
-            colours=values["colour"][:count],
-        )
-        if self._sky is None:
-            return geometry
-        sky = self._sky
-        coloured = Splats(sky.means, sky.scales, sky.rotations, sky.opacities, values["colour"][count:])
-        return Splats.cat([geometry, coloured])
+        return _formed(self._start, self._values)
+
+    def _places(self) -> Splats:
+        """As `_splats`, but sizes, directions and colours are those at the start."""
+        spread, opacities = self._start.scales[:, 1:2], torch.sigmoid(self._values["logit"])
+        return replace(self._start, means=self._start.means + spread * self._values["shift"], opacities=opacities)
+
+
+def _formed(start: Splats, values: Mapping[str, Tensor]) -> Splats:
+    spread = start.scales[:, 1:2]  # of the middle axis: the third is thin, and shifts along it must be possible
+    return Splats(
+        means=start.means + spread * values["shift"],
+        scales=start.scales * values["stretch"].clamp(-2, 2).exp(),
+        rotations=F.normalize(values["turn"], dim=-1),
+        opacities=torch.sigmoid(values["logit"]),
+        colours=values["colour"],
+    )
+
+
+class _Adam:
+    """Adam (Kingma and Ba 2015) on some rows of a tensor [N, *] at a time, which it changes in place; every row has a
+    step number of its own."""
+
+    def __init__(self, values: Tensor, rate: float) -> None:
+        self.rate, self._values = rate, values
+        self._mean, self._square = torch.zeros_like(values), torch.zeros_like(values)
+        self._steps = torch.zeros(len(values), *[1] * (values.ndim - 1)).to(values)
+
+    def step(self, rows: Tensor, slope: Tensor) -> None:
+        """rows [M] int64 without repetition, slope [M, *] the gradient there."""
+        (forget_mean, forget_square), steps = _BETAS, self._steps[rows] + 1
+        mean = torch.lerp(slope, self._mean[rows], forget_mean)
+        square = torch.lerp(slope.square(), self._square[rows], forget_square)
+        self._steps[rows], self._mean[rows], self._square[rows] = steps, mean, square
+        size = (square / (1 - forget_square**steps)).sqrt() + _UNMOVED
+        self._values[rows] -= self.rate * mean / (1 - forget_mean**steps) / size

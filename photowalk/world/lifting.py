@@ -124,6 +124,7 @@ def _splats(
         walk,
         frames=store.manifest.frames,
         steps=wishes.refine_steps,
+        lifter=PixelAligned() if isinstance(lifter, NetworkLift) else lifter,
         on_step=lambda done, total: on_step(Progress("refine", done, total)),
     ).scene
 
