@@ -31,6 +31,7 @@ from photowalk.reconstruct.meshing.surface import extract
 from photowalk.scene.types import Mesh, View
 from photowalk.synthetic import HELD_OUT_SEEDS, SyntheticWorld
 
+JUDGED = 30.0  # metres from the cameras; what lies beyond is coarse on purpose
 STREET_BYTES = 4 + 4 + 12  # of a cell: distance, weight, colour
 
 
@@ -61,6 +62,8 @@ def judge(name: str, mesh: Mesh, field: Field | None, views: list[View]) -> None
     """Truth is what the views saw: points with normals, from their exact depth."""
     points, normals, near = truth(views)
     faces = mesh.vertices[mesh.faces]
+    centres = torch.stack([view.camera.centres for view in views])
+    faces = faces[torch.cdist(faces.mean(1), centres).amin(1) < JUDGED]
     cross = torch.linalg.cross(faces[:, 1] - faces[:, 0], faces[:, 2] - faces[:, 0])
     chosen = torch.multinomial(cross.norm(dim=1), 100_000, replacement=True)
     share = torch.distributions.Dirichlet(torch.ones(3)).sample((len(chosen),))
@@ -106,7 +109,7 @@ def truth(views: list[View]) -> tuple[Tensor, Tensor, float]:
     points, normals, near = [], [], []
     for view in views:
         surface = surface_of(view.depth, view.camera)
-        chosen = surface.valid & (surface.slant > 0.1) & (view.depth < 30)
+        chosen = surface.valid & (surface.slant > 0.1) & (view.depth < JUDGED)
         points.append(surface.points[chosen][::5])
         normals.append(-surface.normals[chosen][::5])
         near.append(view.depth[chosen].median())

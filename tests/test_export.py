@@ -57,6 +57,22 @@ def test_header_by_hand(tmp_path):
     assert len(body) == 2 * 4 * len(names)
 
 
+@pytest.mark.parametrize("degree", [0, 1, 2, 3])
+def test_harmonics_filled_up_for_importers_of_one_layout_come_back_as_they_were(tmp_path, degree):
+    gsply = pytest.importorskip("gsply")
+    splats = some_splats(degree=degree)
+    write_ply(tmp_path / "whole.ply", splats, degree=3)
+    header, body = (tmp_path / "whole.ply").read_bytes().split(b"end_header\n", 1)
+    assert header.count(b"property float") == 62
+    assert len(body) == 50 * 248  # "PLY vertex size mismatch, expected 248" is what Unity's importer says else
+    own = (degree + 1) ** 2 - 1
+    found = np.reshape(gsply.plyread(str(tmp_path / "whole.ply")).shN, (50, 15, 3))
+    assert np.allclose(found[:, :own], splats.colours[:, 1:].numpy(), atol=1e-5)
+    assert (found[:, own:] == 0).all()
+    again = read_splats(tmp_path / "whole.ply")
+    assert torch.equal(again.colours, splats.colours)
+
+
 def test_extreme_opacities_stay_finite_and_nan_is_refused(tmp_path):
     splats = some_splats(count=2)
     hard = Splats(splats.means, 0 * splats.scales, splats.rotations, torch.tensor([0.0, 1.0]), splats.colours)

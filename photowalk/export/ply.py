@@ -6,6 +6,7 @@ logit of the opacity, logarithms of the scales, quaternion wxyz. Axes are the wo
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -18,17 +19,22 @@ from photowalk.export.conventions import SplatFileError, check_splats, log_scale
 from photowalk.scene.images import write_atomically
 from photowalk.scene.types import Splats
 
+_WHOLE_LAYOUT = 3  # degree; 248 bytes a splat. The original's viewer and importers of engines know no other
 _MAXIMUM_HEADER = 65536
 _TYPES = {"float": "<f4", "float32": "<f4", "double": "<f8", "uchar": "u1", "uint8": "u1", "int": "<i4", "uint": "<u4"}
 
 
-def write_ply(path: str | Path, splats: Splats) -> None:
-    """Write splats of degree 0 to 3. Raises SplatFileError if there are none, or if they hold NaN or infinity."""
-    columns = _columns(check_splats(splats, path))
-    table = np.empty(len(splats), dtype=[(name, "<f4") for name in columns])
+def write_ply(path: str | Path, splats: Splats, degree: int = 0) -> None:
+    """Write splats of degree 0 to 3; harmonics are filled up with zeros to `degree`, if theirs is lower.
+
+    Raises SplatFileError if there are none, or if they hold NaN or infinity.
+    """
+    rest = max(splats.colours.shape[1], (degree + 1) ** 2) - 1
+    columns, names = _columns(check_splats(splats, path), rest), _names(rest)
+    table = np.zeros(len(splats), dtype=[(name, "<f4") for name in names])
     for name, column in columns.items():
         table[name] = column
-    properties = "".join(f"property float {name}\n" for name in columns)
+    properties = "".join(f"property float {name}\n" for name in names)
     header = f"ply\nformat binary_little_endian 1.0\nelement vertex {len(splats)}\n{properties}end_header\n"
 
     def fill(temporary: Path) -> None:
@@ -40,12 +46,15 @@ def write_ply(path: str | Path, splats: Splats) -> None:
 
 
 def export_ply(path: Path, contents: Contents) -> None:
-    """The splats of a world. Raises SplatFileError."""
-    write_ply(path, contents.need_splats(path))
+    """The splats of a world, in the whole layout of the original programs. Raises SplatFileError."""
+    write_ply(path, contents.need_splats(path), degree=_WHOLE_LAYOUT)
 
 
 def read_splats(path: str | Path) -> Splats:
-    """Read a binary little-endian 3DGS .ply, ours or another's. Raises SplatFileError."""
+    """Read a binary little-endian 3DGS .ply, ours or another's; higher degrees that are 0 everywhere are left out.
+
+    Raises SplatFileError.
+    """
     table = _table(Path(path))
     wanted = [
         *"xyz",
@@ -66,9 +75,11 @@ def read_splats(path: str | Path) -> Splats:
         return torch.from_numpy(np.stack([table[name].astype(np.float32) for name in names], axis=-1))
 
     colours = columns(*(f"f_dc_{k}" for k in range(3)))[:, None]
-    if rest:
-        by_colour = columns(*(f"f_rest_{k}" for k in range(rest))).view(-1, 3, rest // 3)
-        colours = torch.cat([colours, by_colour.mT], dim=1)
+    used = max((k % (rest // 3) + 1 for k in range(rest) if table[f"f_rest_{k}"].any()), default=0)
+    if used:
+        of_degree = math.ceil(math.sqrt(used + 1)) ** 2 - 1
+        by_colour = [columns(*(f"f_rest_{colour * (rest // 3) + k}" for k in range(of_degree))) for colour in range(3)]
+        colours = torch.cat([colours, torch.stack(by_colour, dim=-1)], dim=1)
     return Splats(
         means=columns("x", "y", "z"),
         scales=columns(*(f"scale_{k}" for k in range(3))).exp(),
@@ -78,17 +89,27 @@ def read_splats(path: str | Path) -> Splats:
     )
 
 
-def _columns(splats: Splats) -> dict[str, np.ndarray]:
-    """Column name -> values [N], in the order of the file."""
+def _names(rest: int) -> list[str]:
+    """The columns of the file in order, with `rest` harmonics of each colour besides DC."""
+
+    def numbered(name: str, count: int) -> list[str]:
+        return [f"{name}_{k}" for k in range(count)]
+
+    harmonics = [*numbered("f_dc", 3), *numbered("f_rest", 3 * rest)]
+    return ["x", "y", "z", "nx", "ny", "nz", *harmonics, "opacity", *numbered("scale", 3), *numbered("rot", 4)]
+
+
+def _columns(splats: Splats, rest: int) -> dict[str, np.ndarray]:
+    """Column name -> values [N], without those that are 0 everywhere. `rest`: as for `_names`."""
     values = {
         name: getattr(splats, name).detach().double().cpu() for name in ("means", "scales", "rotations", "colours")
     }
-    rest = values["colours"][:, 1:].mT.flatten(1)
+    own = values["colours"][:, 1:].mT.flatten(1)  # colour by colour
+    per_colour = values["colours"].shape[1] - 1
     groups = [
         (["x", "y", "z"], values["means"]),
-        (["nx", "ny", "nz"], torch.zeros(len(splats), 3)),
         ([f"f_dc_{k}" for k in range(3)], values["colours"][:, 0]),
-        ([f"f_rest_{k}" for k in range(rest.shape[1])], rest),
+        ([f"f_rest_{colour * rest + k}" for colour in range(3) for k in range(per_colour)], own),
         (["opacity"], logit_opacities(splats.opacities.detach().double().cpu())[:, None]),
         ([f"scale_{k}" for k in range(3)], log_scales(values["scales"])),
         ([f"rot_{k}" for k in range(4)], _unit(values["rotations"])),
