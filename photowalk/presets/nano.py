@@ -90,7 +90,9 @@ def nano_depth_network(placement: Placement) -> DepthNetwork:
 def nano_conditioning() -> ConditioningConfig:
     return ConditioningConfig(
         layout=NANO_LAYOUT,
-        preview=PreviewConfig(warp_from="latest and recalled", fill_holes=True, pixel_centre=0.5, fill_wide=8),
+        preview=PreviewConfig(
+            warp_from="latest and recalled", fill_holes=True, pixel_centre=0.5, continued=True, fill_wide=8
+        ),
         condition_side=4,
         mask_known=True,
         inverse_depth=True,

@@ -1,4 +1,4 @@
-"""The picture that geometry alone makes of a chunk: earlier views warped into the new cameras, holes filled smoothly.
+"""The picture that geometry alone makes of a chunk: earlier views warped into the new cameras, holes filled.
 
 It is what the denoiser starts from, the floor that it must beat, and what the studio can show before generating.
 """
@@ -15,8 +15,14 @@ from torch import Tensor
 from photowalk.geometry.cameras import Cameras
 from photowalk.kernels.splatting import reliable_depth
 from photowalk.scene.filling import fill_along_rows, fill_smoothly
+from photowalk.scene.synthesis import synthesise
 from photowalk.scene.types import View
-from photowalk.scene.warping import composite, warp
+from photowalk.scene.warping import Composite, composite, warp
+
+_MUCH = 0.01  # of a frame's pixels; smaller holes are filled smoothly
+_TOO_MUCH = 0.6  # of a frame's pixels; what is left would be repeated all over it
+_MOST_CONTINUED = 4  # frames of a chunk
+_FARTHEST = 500.0  # metres
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,7 @@ class PreviewConfig:
     reliable_ratio: float = 0.05  # published; depth that varies more than this around a pixel is not warped
     warp_group: int = 16  # published; frames that share one softness of occlusion
     invalid_at_origin: bool = False  # published: True, pixels without depth count as points at the world's origin
+    continued: bool = False  # True: wide holes are filled with pieces of the picture, which move as one place would
     fill_wide: int = 1  # how many times farther to the sides than up and down holes look for their surroundings
 
 
@@ -51,9 +58,41 @@ def preview_chunk(
     views = {view.frame: view for view in (*recalled, latest)}
     # Earlier frames first: each generation blurs a little, so the oldest picture of a surface is the best one.
     seen = composite([views[frame] for frame in sorted(views)], targets, pixel_centre=config.pixel_centre)
-    known = seen.known[:, None].float()
-    video = _filled(seen.video, known, config)
+    video, drawn = _continued(seen, targets, config) if config.continued else (seen.video, seen.known)
+    video = _filled(video, drawn[:, None].float(), config)
     return Preview(video.clamp(0, 1), seen.known.float(), seen.depth)
+
+
+def _continued(seen: Composite, targets: Cameras, config: PreviewConfig) -> tuple[Tensor, Tensor]:
+    """What is seen [F, 3, H, W] and drawn beside it, and where there is either [F, H, W] bool.
+
+    A frame is continued out of its own pieces, at depths continued along its rows; it becomes a view of its own, which
+    the other frames see. Of the frames that know enough to be continued it is the one that lacks most; then the next,
+    as long as one lacks much.
+    """
+    video, drawn, depth, views = seen.video, seen.known, seen.depth, []
+    while len(views) < _MOST_CONTINUED:
+        lacking = 1 - drawn.float().mean((-2, -1))
+        frame = torch.where(lacking <= _TOO_MUCH, lacking, -lacking).argmax()
+        if not _MUCH < lacking[frame] < 1:
+            break
+        guess = fill_along_rows(video[frame, None], drawn[frame, None, None].float(), config.fill_wide)[0]
+        picture = synthesise(video[frame], drawn[frame], guess)
+        here = torch.where(drawn[frame], 0, _continued_depth(depth[frame], drawn[frame], config.fill_wide))
+        views.append(View(picture, here, targets[int(frame)], frame=len(views)))
+        beside = composite(views, targets, pixel_centre=config.pixel_centre)
+        video = torch.where(seen.known[:, None], seen.video, beside.video)
+        depth = torch.where(seen.known, seen.depth, beside.depth)
+        drawn = seen.known | beside.known
+    return video, drawn
+
+
+def _continued_depth(depth: Tensor, known: Tensor, wide: int) -> Tensor:
+    """depth [H, W] along +Z (inf = sky) where it is `known` [H, W] bool, and elsewhere continued along rows; what
+    comes out farther than _FARTHEST is sky."""
+    near = torch.where(known & (depth > 0), 1 / depth.clamp_min(1e-6), 0)  # the sky's is 0
+    filled = fill_along_rows(near[None, None], (known & (depth > 0))[None, None].float(), wide)[0, 0]
+    return torch.where(filled > 1 / _FARTHEST, 1 / filled.clamp_min(1e-12), torch.inf)
 
 
 def _published(latest: View, targets: Cameras, config: PreviewConfig, *, fused: bool) -> Preview:

@@ -1,0 +1,136 @@
+"""Pictures continued where nothing of them is known, out of pieces of what is known.
+
+From coarse to fine, every patch that touches a hole finds a known patch that looks like it (PatchMatch: Barnes et al.
+2009), and the hole becomes what the patches over it propose (Wexler et al. 2007). It repeats what is there and
+understands nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+PATCH = 7  # pixels along each side
+_REACH = PATCH // 2
+_ROUNDS = {8: 4, 4: 4, 2: 3, 1: 2}  # of searching and voting, by how many pixels along each side are seen as one
+_JUMPS = (8, 4, 2, 1)  # pixels from which a neighbour's match is taken over
+_UPRIGHT = 0.3  # squared difference of colour that a patch from as much higher or lower as the picture is counts for
+_SPREAD = 8.0  # pixels^2; a patch's middle counts more than its rim
+
+
+def synthesise(picture: Tensor, known: Tensor, guess: Tensor) -> Tensor:
+    """picture [C, H, W] in [0, 1], of which `known` [H, W] bool holds, and a `guess` [C, H, W] of the rest -> as it is
+    where it is known, and elsewhere made of its patches, preferably of those at the same height.
+
+    Equal pictures give equal answers. Where no patch is known as a whole, the guess stays.
+    """
+    random, match, answer = torch.Generator().manual_seed(0), None, guess
+    for cell, rounds in _ROUNDS.items():
+        level = _Level.of(picture, known, cell)
+        if level.targets.any() and level.sources.any():
+            start = F.avg_pool2d(guess, cell) if match is None else None
+            match = level.anywhere(random) if match is None else level.refined(match)
+            answer = torch.where(level.hole, level.at(level.picture, match) if start is None else start, level.picture)
+            for _ in range(rounds):
+                match, difference = level.searched(answer, match, random)
+                answer = level.voted(answer, match, difference)
+    return torch.where(known, picture, answer if answer.shape == picture.shape else guess)
+
+
+@dataclass(frozen=True)
+class _Level:
+    """A picture [C, h, w] at one size. A match [h, w, 2] is row and column of another patch's middle."""
+
+    picture: Tensor
+    hole: Tensor  # [h, w] bool
+    targets: Tensor  # [h, w] bool, middles of patches that touch the hole
+    sources: Tensor  # [h, w] bool, middles of patches that are known as a whole
+
+    @staticmethod
+    def of(picture: Tensor, known: Tensor, cell: int) -> _Level:
+        share = F.avg_pool2d(known.to(picture)[None], cell)
+        picture = F.avg_pool2d(picture * known, cell) / share.clamp_min(1e-6)
+        hole = share < 0.5
+        targets = F.max_pool2d(hole.to(picture), PATCH, stride=1, padding=_REACH) > 0
+        inside = F.pad((~hole).to(picture), [_REACH] * 4)
+        sources = -F.max_pool2d(-inside, PATCH, stride=1) > 0
+        return _Level(picture, hole[0], targets[0], sources[0])
+
+    def anywhere(self, random: torch.Generator) -> Tensor:
+        known = self.sources.nonzero()
+        chosen = torch.randint(len(known), (self.hole.numel(),), generator=random).to(known.device)
+        return known[chosen].unflatten(0, self.hole.shape)
+
+    def refined(self, match: Tensor) -> Tensor:
+        """A match of the level with half as many rows and columns, for this one."""
+        place = _places(self.hole)
+        coarse = self._inside(place // 2, match.shape)
+        return self._inside(2 * match[coarse[..., 0], coarse[..., 1]] + place % 2)
+
+    def at(self, picture: Tensor, match: Tensor) -> Tensor:
+        return picture[:, match[..., 0], match[..., 1]]
+
+    def searched(self, picture: Tensor, match: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        """A better match, and how different [h, w] the patches are (0 where nothing is to be matched)."""
+        columns, here = self.hole.shape[1], self.targets.nonzero()
+        patches = F.unfold(F.pad(picture[None], [_REACH] * 4, mode="replicate"), PATCH)[0].T
+        wanted = patches[here[:, 0] * columns + here[:, 1]]
+
+        def difference(there: Tensor) -> Tensor:
+            colour = (wanted - patches[there[:, 0] * columns + there[:, 1]]).square().mean(1)
+            moved = (there[:, 0] - here[:, 0]) / self.hole.shape[0]
+            known = self.sources[there[:, 0], there[:, 1]]
+            return torch.where(known, colour + _UPRIGHT * moved.square(), torch.inf)
+
+        def better(candidates: Tensor) -> tuple[Tensor, Tensor]:
+            candidates = self._inside(candidates)
+            now = difference(candidates)
+            return torch.where((now < least)[:, None], candidates, best), torch.minimum(now, least)
+
+        match = match.clone()
+        best = match[self.targets]
+        least = difference(best)
+        for jump in _JUMPS:
+            for step in ((0, jump), (0, -jump), (jump, 0), (-jump, 0)):
+                beside = self._inside(here + here.new_tensor(step))
+                best, least = better(match[beside[:, 0], beside[:, 1]] - (beside - here))
+                match[self.targets] = best
+        radius = max(self.hole.shape)
+        while radius > 1:
+            anywhere = (2 * torch.rand(len(here), 2, generator=random) - 1) * radius
+            best, least = better(best + anywhere.long().to(best))
+            radius //= 2
+        match[self.targets] = best
+        differences = torch.zeros_like(picture[0])
+        differences[self.targets] = least
+        return match, differences
+
+    def voted(self, picture: Tensor, match: Tensor, difference: Tensor) -> Tensor:
+        """The picture with its hole as the patches over it propose, the more alike the more heard."""
+        place = self.hole.nonzero()
+        finite = difference[self.targets & difference.isfinite()]
+        usual = finite.median().clamp_min(1e-4) if len(finite) else difference.new_tensor(1.0)
+        trust = torch.where(self.targets, torch.exp(-difference / (2 * usual)), 0) + 1e-9
+        total, weight = torch.zeros_like(picture[:, self.hole]), torch.zeros_like(picture[0, self.hole])
+        for row in range(-_REACH, _REACH + 1):
+            for column in range(-_REACH, _REACH + 1):
+                middle = self._inside(place - place.new_tensor([row, column]))
+                proposed = self._inside(match[middle[:, 0], middle[:, 1]] + place - middle)
+                heard = trust[middle[:, 0], middle[:, 1]] * torch.exp(-place.new_tensor(row**2 + column**2) / _SPREAD)
+                total += heard * picture[:, proposed[:, 0], proposed[:, 1]]
+                weight += heard
+        voted = picture.clone()
+        voted[:, self.hole] = total / weight
+        return voted
+
+    def _inside(self, places: Tensor, shape: torch.Size | None = None) -> Tensor:
+        rows, columns = (shape or self.hole.shape)[:2]
+        return torch.stack([places[..., 0].clamp(0, rows - 1), places[..., 1].clamp(0, columns - 1)], dim=-1)
+
+
+def _places(map_: Tensor) -> Tensor:
+    rows, columns = (torch.arange(side, device=map_.device) for side in map_.shape)
+    return torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1)
