@@ -1,8 +1,9 @@
 """The stage that mixes decoded and warped frames."""
 
+import pytest
 import torch
 
-from photowalk.models.detail import DetailNetwork
+from photowalk.models.detail import LEEWAY_ELSEWHERE, LEEWAY_WHERE_KNOWN, DetailNetwork, stay_near
 
 
 def network() -> DetailNetwork:
@@ -33,3 +34,15 @@ def test_it_learns_to_distrust_a_warp_that_disagrees():
         optimiser.step()
     restored = net.restore(truth, warped, known)
     assert (restored - truth)[..., 16:].abs().mean() < 0.5 * (warped - truth)[..., 16:].abs().mean()
+
+
+def test_what_is_remembered_is_drawn_as_it_is_and_the_rest_not_far_from_the_fill():
+    generator = torch.Generator().manual_seed(3)
+    drawn, warped = (2 * torch.rand(2, 3, 8, 8, generator=generator) - 1 for _ in range(2))
+    known = (torch.rand(2, 1, 8, 8, generator=generator) > 0.5).float()
+    kept = stay_near(drawn, warped, known)
+    off = (kept - warped).abs()
+    assert float((off * known).max()) == pytest.approx(LEEWAY_WHERE_KNOWN, abs=1e-6)
+    assert float((off * (1 - known)).max()) == pytest.approx(LEEWAY_ELSEWHERE, abs=1e-6)
+    assert torch.equal(stay_near(warped + 0.03, warped, known), warped + 0.03)
+    assert ((kept - warped).sign() == (drawn - warped).sign()).all()

@@ -14,6 +14,10 @@ from torch import Tensor, nn
 
 from photowalk.models.unet import UNet
 
+# How far of [-1, 1] a picture may be from the warp. Codecs fail on fast turns, and weave patterns there.
+LEEWAY_WHERE_KNOWN = 0.04
+LEEWAY_ELSEWHERE = 0.2
+
 
 class DetailNetwork(UNet):
     """A U-Net over 2x2 pixel blocks; implements the protocol `DetailStage`."""
@@ -40,3 +44,10 @@ class DetailNetwork(UNet):
         mixed = F.pixel_shuffle(self.leave(self.features(F.pixel_unshuffle(seen, 2))), 2)[..., :height, :width].float()
         trust = known * torch.sigmoid(mixed[:, :1] + self.trust)
         return (trust * warped + (1 - trust) * decoded + mixed[:, 1:]).clamp(-1, 1)
+
+
+def stay_near(pictures: Tensor, warped: Tensor, known: Tensor) -> Tensor:
+    """pictures and warped, filled where nothing is known, [B, 3, H, W] in [-1, 1], known [B, 1, H, W] -> the pictures,
+    no farther from the warp than they may be."""
+    leeway = torch.where(known > 0, LEEWAY_WHERE_KNOWN, LEEWAY_ELSEWHERE)
+    return pictures.clamp(warped - leeway, warped + leeway)

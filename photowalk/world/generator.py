@@ -23,6 +23,7 @@ from photowalk.geometry.cameras import Cameras
 from photowalk.memory.policies import Policy
 from photowalk.memory.spatial_memory import EMPTY_MEMORY, SpatialMemory
 from photowalk.models.conditioning import Conditioning
+from photowalk.models.detail import stay_near
 from photowalk.models.protocols import DetailStage, ImageEncoder, StreamState, TextEncoder, VideoCodec
 from photowalk.models.world_transformer import WorldTransformer
 from photowalk.perception.depth import DepthEstimator
@@ -205,7 +206,8 @@ class Generator:
         pictures = []
         for i, (frame, warped, known) in enumerate(zip(decoded, preview.video, preview.known)):
             on_step(Progress("detail", i, len(decoded), preview=(pictures[-1] if pictures else frame) / 2 + 0.5))
-            pictures.append(self.detail.restore(frame[None], warped[None] * 2 - 1, known[None, None])[0])
+            seen = (warped[None] * 2 - 1, known[None, None])
+            pictures.append(stay_near(self.detail.restore(frame[None], *seen), *seen)[0])
         return torch.stack(pictures).float() / 2 + 0.5
 
     def kept(self, pictures: Tensor) -> Tensor:
