@@ -38,11 +38,14 @@ def test_it_learns_to_distrust_a_warp_that_disagrees():
 
 def test_what_is_remembered_is_drawn_as_it_is_and_the_rest_not_far_from_the_fill():
     generator = torch.Generator().manual_seed(3)
-    drawn, warped = (2 * torch.rand(2, 3, 8, 8, generator=generator) - 1 for _ in range(2))
-    known = (torch.rand(2, 1, 8, 8, generator=generator) > 0.5).float()
-    kept = stay_near(drawn, warped, known)
-    off = (kept - warped).abs()
-    assert float((off * known).max()) == pytest.approx(LEEWAY_WHERE_KNOWN, abs=1e-6)
-    assert float((off * (1 - known)).max()) == pytest.approx(LEEWAY_ELSEWHERE, abs=1e-6)
-    assert torch.equal(stay_near(warped + 0.03, warped, known), warped + 0.03)
-    assert ((kept - warped).sign() == (drawn - warped).sign()).all()
+    drawn, warped = (2 * torch.rand(2, 3, 8, 24, generator=generator) - 1 for _ in range(2))
+    known = (torch.rand(2, 1, 8, 24, generator=generator) > 0.5).float()
+    depth = torch.full((2, 1, 8, 24), 3.0)
+    depth[..., 16:] = torch.inf  # the sky behind a roof
+    off = (stay_near(drawn, warped, known, depth) - warped).abs()
+    edge = torch.zeros(8, 24, dtype=torch.bool)
+    edge[:, 14:18] = True
+    assert torch.allclose(off[..., edge], (drawn - warped).abs()[..., edge])
+    assert float((off * known)[..., ~edge].max()) == pytest.approx(LEEWAY_WHERE_KNOWN, abs=1e-6)
+    assert float((off * (1 - known))[..., ~edge].max()) == pytest.approx(LEEWAY_ELSEWHERE, abs=1e-6)
+    assert torch.equal(stay_near(warped + 0.03, warped, known, depth), warped + 0.03)

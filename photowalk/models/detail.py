@@ -17,6 +17,8 @@ from photowalk.models.unet import UNet
 # How far of [-1, 1] a picture may be from the warp. Codecs fail on fast turns, and weave patterns there.
 LEEWAY_WHERE_KNOWN = 0.04
 LEEWAY_ELSEWHERE = 0.2
+_RIM = 5  # pixels across an edge
+_STEP = 0.1  # relative change of depth across it
 
 
 class DetailNetwork(UNet):
@@ -46,8 +48,11 @@ class DetailNetwork(UNet):
         return (trust * warped + (1 - trust) * decoded + mixed[:, 1:]).clamp(-1, 1)
 
 
-def stay_near(pictures: Tensor, warped: Tensor, known: Tensor) -> Tensor:
-    """pictures and warped, filled where nothing is known, [B, 3, H, W] in [-1, 1], known [B, 1, H, W] -> the pictures,
-    no farther from the warp than they may be."""
+def stay_near(pictures: Tensor, warped: Tensor, known: Tensor, depth: Tensor) -> Tensor:
+    """pictures and warped, filled where nothing is known, [B, 3, H, W] in [-1, 1], known and depth [B, 1, H, W] -> the
+    pictures, no farther from the warp than they may be. At edges they are free: there warps are frayed."""
+    near = torch.where((depth > 0) & depth.isfinite(), 1 / depth.clamp_min(1e-6), 0)
+    nearest, farthest = (sign * F.max_pool2d(sign * near, _RIM, 1, _RIM // 2) for sign in (1, -1))
     leeway = torch.where(known > 0, LEEWAY_WHERE_KNOWN, LEEWAY_ELSEWHERE)
+    leeway = torch.where(nearest - farthest > _STEP * nearest, 2.0, leeway)
     return pictures.clamp(warped - leeway, warped + leeway)

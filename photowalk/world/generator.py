@@ -204,10 +204,10 @@ class Generator:
         if self.detail is None:
             return decoded.float() / 2 + 0.5
         pictures = []
-        for i, (frame, warped, known) in enumerate(zip(decoded, preview.video, preview.known)):
+        for i, (frame, warped, known, depth) in enumerate(zip(decoded, preview.video, preview.known, preview.depth)):
             on_step(Progress("detail", i, len(decoded), preview=(pictures[-1] if pictures else frame) / 2 + 0.5))
             seen = (warped[None] * 2 - 1, known[None, None])
-            pictures.append(stay_near(self.detail.restore(frame[None], *seen), *seen)[0])
+            pictures.append(stay_near(self.detail.restore(frame[None], *seen), *seen, depth[None, None])[0])
         return torch.stack(pictures).float() / 2 + 0.5
 
     def kept(self, pictures: Tensor) -> Tensor:
