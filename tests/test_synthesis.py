@@ -77,3 +77,14 @@ def test_a_turn_to_where_nothing_is_known_goes_on_from_frame_to_frame():
     video = preview_chunk(view, (), cameras[1:], CONFIG).video
     assert video[-1].mean() > 0.25  # nothing of the view is left in it, and yet it is not black
     assert video[-1].std() > 0.03
+
+
+def test_a_jump_to_where_little_is_known_is_continued_as_well():
+    cameras = turning(frames=8, degrees=50.0)[[0, 0, 8]]
+    view = View(*look(cameras[0]), cameras[0], 0)
+    preview = preview_chunk(view, (), cameras[1:], CONFIG)
+    flat = preview_chunk(view, (), cameras[1:], replace(CONFIG, continued=False))
+    unseen = preview.known[-1] == 0
+    assert unseen.float().mean() > 0.6
+    assert torch.equal(preview.video[0], flat.video[0])  # nothing is lacking there
+    assert preview.video[-1][:, unseen].std() > 1.1 * flat.video[-1][:, unseen].std()

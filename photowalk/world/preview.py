@@ -73,7 +73,8 @@ def _continued(seen: Composite, targets: Cameras, config: PreviewConfig) -> tupl
     video, drawn, depth, views = seen.video, seen.known, seen.depth, []
     while len(views) < _MOST_CONTINUED:
         lacking = 1 - drawn.float().mean((-2, -1))
-        frame = torch.where(lacking <= _TOO_MUCH, lacking, -lacking).argmax()
+        worth = torch.where(lacking <= _TOO_MUCH, lacking, -lacking)
+        frame = torch.where(lacking > _MUCH, worth, -1).argmax()
         if not _MUCH < lacking[frame] < 1:
             break
         guess = fill_along_rows(video[frame, None], drawn[frame, None, None].float(), config.fill_wide)[0]
