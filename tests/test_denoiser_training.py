@@ -104,7 +104,7 @@ def test_depth_wants_clips(tmp_path):
 
 
 def test_the_past_may_be_drawn_by_the_network_itself(clips, samples, tmp_path):
-    generator = tiny_preset().build(CPU)
+    generator = replace(tiny_preset().build(CPU), detail=None)  # which would keep what is drawn near the warp
     own = {}
     for level in (1e-4, 0.5):
         objective = replace(OURS, own_noise=level)
@@ -118,8 +118,7 @@ def test_the_past_may_be_drawn_by_the_network_itself(clips, samples, tmp_path):
     for level in own:
         assert torch.equal(own[level]["clean"], plain["clean"])  # what is to be drawn stays true
     for name in ("history", "warp", "latest"):
-        # Hardly noised it is the codec's error alone; what is drawn stays near the warp in both.
-        assert change(0.5, name) > 1.02 * change(1e-4, name)
+        assert change(0.5, name) > 1.1 * change(1e-4, name)  # hardly noised it is the codec's error alone
 
 
 def test_the_past_of_every_clip_is_drawn_with_noise_of_its_own(clips, tmp_path):
