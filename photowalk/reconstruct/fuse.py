@@ -1,7 +1,8 @@
 """Splats of many views made one: surfaces already described add nothing, floaters go, the sky goes to a dome.
 
 Views come in order of trust (a walk's own order: the photo first), a window of them at a time, so that the length of a
-walk costs no memory. It trusts the views' cameras; depths it trusts up to a factor of each view's own.
+walk costs next to no memory: each view leaves its free space behind, coarsely. It trusts the views' cameras; depths it
+trusts up to a factor of each view's own.
 """
 
 from __future__ import annotations

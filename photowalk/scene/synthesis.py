@@ -31,9 +31,12 @@ def synthesise(picture: Tensor, known: Tensor, guess: Tensor) -> Tensor:
     for cell, rounds in _ROUNDS.items():
         level = _Level.of(picture, known, cell)
         if level.targets.any() and level.sources.any():
-            start = F.avg_pool2d(guess, cell) if match is None else None
-            match = level.anywhere(random) if match is None else level.refined(match)
-            answer = torch.where(level.hole, level.at(level.picture, match) if start is None else start, level.picture)
+            if match is None:
+                match, start = level.anywhere(random), F.avg_pool2d(guess, cell)
+            else:
+                match = level.refined(match)
+                start = level.picture[:, match[..., 0], match[..., 1]]
+            answer = torch.where(level.hole, start, level.picture)
             for _ in range(rounds):
                 match, difference = level.searched(answer, match, random)
                 answer = level.voted(answer, match, difference)
@@ -69,9 +72,6 @@ class _Level:
         place = _places(self.hole)
         coarse = self._inside(place // 2, match.shape)
         return self._inside(2 * match[coarse[..., 0], coarse[..., 1]] + place % 2)
-
-    def at(self, picture: Tensor, match: Tensor) -> Tensor:
-        return picture[:, match[..., 0], match[..., 1]]
 
     def searched(self, picture: Tensor, match: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
         """A better match, and how different [h, w] the patches are (0 where nothing is to be matched)."""
