@@ -7,7 +7,7 @@ import torch
 
 from photowalk.geometry.cameras import Cameras
 from photowalk.scene.types import View
-from photowalk.train.cutouts import RANGE, with_evening, with_mountains, with_thing
+from photowalk.train.cutouts import RANGE, with_evening, with_mountains, with_opening, with_thing
 
 HEIGHT, WIDTH = 64, 96
 
@@ -55,6 +55,28 @@ def test_a_thing_stands_on_the_ground() -> None:
             lowest = int(new.any(1).nonzero()[-1])
             ground = float(view.depth[lowest, 0])
             assert float(after.depth[new].max()) <= 1.6 * ground
+
+
+def test_through_an_opening_one_sees_what_is_farther() -> None:
+    """Inside lies the other view at one scale, behind the wall; around it nothing has changed."""
+    land, opened = _open_land(), 0
+    wall = View(torch.full((3, HEIGHT, WIDTH), 0.2), torch.full((HEIGHT, WIDTH), 4.0), land.camera, 0)
+    for seed in range(10):
+        after = with_opening(wall, land, torch.Generator().manual_seed(seed))
+        inside = after.depth != wall.depth
+        assert bool((after.depth[inside] > wall.depth[inside]).all())
+        ratio = (after.depth / land.depth)[inside & land.depth.isfinite()]
+        assert len(ratio) == 0 or float(ratio.std()) < 1e-4 * float(ratio.mean())
+        touched = torch.nn.functional.max_pool2d(inside.float()[None], 3, 1, 1)[0] > 0
+        assert torch.equal(after.image[:, ~touched], wall.image[:, ~touched])
+        opened += bool(inside.any())
+    assert opened >= 5
+
+
+def test_nothing_opens_in_the_sky() -> None:
+    land = _open_land()
+    sky = View(land.image, torch.full_like(land.depth, torch.inf), land.camera, 0)
+    assert with_opening(sky, land, torch.Generator().manual_seed(0)) is sky
 
 
 def test_where_there_is_no_sky_nothing_stands_in_it() -> None:

@@ -1,6 +1,8 @@
-"""Puts into posed pictures what synthetic places lack: outlines of any shape, far mountains, skies of any colour.
+"""Puts into posed pictures what synthetic places lack: outlines of any shape, openings, far mountains, skies of any
+colour.
 
-A network that has only seen boxes and balls takes the outline of anything else for paint on what is behind it.
+A network that has only seen boxes and balls takes the outline of anything else for paint on what is behind it; one that
+has met closed outlines on near things alone takes the opening of an arch for a thing.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ WAVES = 6  # of an outline
 RANGE = (80.0, 900.0)  # metres to mountains
 ROUNDNESS = 0.25  # largest depth of a thing's belly, of its half width
 SMALLEST, LARGEST = 0.1, 0.9  # height of a thing, of the picture's
+OPENING = (0.15, 0.7)  # height of an opening, of the picture's
+BEYOND = (1.1, 4.0)  # how much farther than the wall around an opening the nearest things behind it are
 
 
 def with_thing(view: View, texture: Tensor, random: torch.Generator) -> View:
@@ -34,15 +38,32 @@ def with_thing(view: View, texture: Tensor, random: torch.Generator) -> View:
     pixels = float(view.camera.intrinsics[1, 1]) / ground  # of a metre
     tall = min(max(uniform(0.3, 2.2, random) * pixels, SMALLEST * height), LARGEST * height)
     wide = tall * uniform(0.3, 1.6, random)
-    rows = torch.arange(height)[:, None] + 0.5 - (foot[0] - tall / 2)
-    columns = torch.arange(width)[None, :] + 0.5 - foot[1]
-    x, y = columns / (wide / 2), rows / (tall / 2)
-    radius = (x * x + y * y).sqrt() / _outline(torch.atan2(y.expand(height, width), x.expand(height, width)), random)
+    x, y = _around(view, (foot[0] - tall / 2, foot[1]), tall, wide)
+    radius = _radius(x, y, random)
     belly = (1 - radius.square()).clamp_min(0).sqrt() * uniform(0, ROUNDNESS, random) * wide / 2 / pixels
     depth = ground - belly.clamp_max(0.5 * ground)
     mask = (radius < 1) & (depth < view.depth)
     light = 1 + uniform(-0.4, 0.4, random) * x.clamp(-1, 1) + uniform(-0.4, 0.1, random) * y.clamp(-1, 1)
     return _pasted(view, (_part(texture, view, random) * light).clamp(0, 1), mask, depth)
+
+
+def with_opening(view: View, beyond: View, random: torch.Generator) -> View:
+    """The view with an opening in what it shows, through which another view of the same size is seen, farther away.
+
+    The view is left as it is where chance picks its sky.
+    """
+    _, height, width = view.image.shape
+    middle = integer(2 * height // 3, random), integer(width, random)
+    wall = float(view.depth[middle])
+    if not 0.3 < wall < 60:
+        return view
+    tall = uniform(*OPENING, random) * height
+    radius = _radius(*_around(view, middle, tall, tall * uniform(0.4, 1.5, random)), random)
+    inside = beyond.depth[(radius < 1) & (beyond.depth > 0)]
+    nearest = float(inside.quantile(0.1)) if len(inside) else torch.inf
+    scale = uniform(*BEYOND, random) * wall / nearest if math.isfinite(nearest) else 1.0
+    depth = beyond.depth * scale
+    return _pasted(view, beyond.image, (radius < 1) & (view.depth < depth), depth)
 
 
 def with_mountains(view: View, texture: Tensor, random: torch.Generator) -> View:
@@ -81,6 +102,19 @@ def with_evening(view: View, random: torch.Generator) -> View:
     air = torch.lerp(zenith, horizon, fall) + uniform(0, 0.15, random) * streaks
     darker = view.image * uniform(0.3, 1.1, random)
     return _pasted(replace(view, image=darker), air.clamp(0, 1), sky, view.depth)
+
+
+def _around(view: View, middle: tuple[float, float], tall: float, wide: float) -> tuple[Tensor, Tensor]:
+    """x [1, W] and y [H, 1] of the pixels, which are -1 and 1 where a box around `middle` (row, column) ends."""
+    _, height, width = view.image.shape
+    rows = torch.arange(height)[:, None] + 0.5 - middle[0]
+    columns = torch.arange(width)[None, :] + 0.5 - middle[1]
+    return columns / (wide / 2), rows / (tall / 2)
+
+
+def _radius(x: Tensor, y: Tensor, random: torch.Generator) -> Tensor:
+    """[H, W] distance from the middle; the outline lies at 1."""
+    return (x * x + y * y).sqrt() / _outline(torch.atan2(*torch.broadcast_tensors(y, x)), random)
 
 
 def _outline(angle: Tensor, random: torch.Generator) -> Tensor:

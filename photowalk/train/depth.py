@@ -21,7 +21,7 @@ from photowalk.scene.images import from_bytes, read_photo, to_bytes
 from photowalk.scene.types import View
 from photowalk.synthetic import SyntheticWorld, training_seeds
 from photowalk.train.chance import integer, uniform
-from photowalk.train.cutouts import with_evening, with_mountains, with_thing
+from photowalk.train.cutouts import with_evening, with_mountains, with_opening, with_thing
 from photowalk.train.live import FARTHEST_SEED
 from photowalk.train.pictures import depth_grid
 from photowalk.train.trainer import Losses, TrainingConfig, train
@@ -36,13 +36,14 @@ SHOWN_SEED = 10**12  # of the batch in the pictures; far from those of the steps
 class DepthRecipe:
     folders: tuple[Path, ...]  # of clip folders; none: synthetic worlds without end, new ones each step
     training: TrainingConfig
-    sizes: tuple[tuple[int, int], ...] = ((128, 224), (128, 224), (192, 336), (256, 448))  # one is drawn per step
+    sizes: tuple[tuple[int, int], ...] = ((128, 224), (192, 336))  # at which nano looks at pictures; one a step
     pixels: int = 8 * 128 * 224  # per step, over its batch
     clip_frames: int = 50  # used of each clip, about; evenly spread
     smallest_crop: float = 0.45  # of the picture's sides
     skies: Path | None = None  # a folder of pictures that show nothing but sky
     sky_share: float = 0.5  # of the pictures with sky: they are given one from `skies`
     most_things: int = 3  # that are put into a picture
+    opening_share: float = 0.25  # of the pictures
     evening_share: float = 0.5  # of the others with sky
     mountain_share: float = 0.3  # of the pictures with sky
 
@@ -128,26 +129,31 @@ def draw_sample(
     random: torch.Generator,
 ) -> DepthSample:
     """One disturbed picture of the given size with its depth. skies [3, h, w] in [0, 1] replace the sky of some."""
-    shot = shots[integer(len(shots), random)]
-    index = integer(len(shot.video), random)
-    view = View(from_bytes(shot.video[index]), shot.depth[index].float(), shot.cameras[index], index)
-    view = _cropped(view, size, recipe.smallest_crop, random)
+    view = _cropped(_any_view(shots, random), size, recipe.smallest_crop, random)
     if skies and bool(view.depth.isinf().any()) and uniform(0, 1, random) < recipe.sky_share:
         view = replace(view, image=_under_sky(view, skies[integer(len(skies), random)], random))
     elif uniform(0, 1, random) < recipe.evening_share:
         view = with_evening(view, random)
     if uniform(0, 1, random) < recipe.mountain_share:
         view = with_mountains(view, _texture(shots, random), random)
+    if uniform(0, 1, random) < recipe.opening_share:
+        beyond = _cropped(_any_view(shots, random), size, recipe.smallest_crop, random)
+        view = with_opening(view, beyond, random)
     for _ in range(integer(recipe.most_things + 1, random)):
         view = with_thing(view, _texture(shots, random), random)
     sample = DepthSample(_as_photographed(view.image, random), view.camera.intrinsics, view.depth)
     return _mirrored(sample) if uniform(0, 1, random) < 0.5 else sample
 
 
+def _any_view(shots: Sequence[Shots], random: torch.Generator) -> View:
+    shot = shots[integer(len(shots), random)]
+    index = integer(len(shot.video), random)
+    return View(from_bytes(shot.video[index]), shot.depth[index].float(), shot.cameras[index], index)
+
+
 def _texture(shots: Sequence[Shots], random: torch.Generator) -> Tensor:
     """Any frame of the training data."""
-    video = shots[integer(len(shots), random)].video
-    return from_bytes(video[integer(len(video), random)])
+    return _any_view(shots, random).image
 
 
 def depth_losses(prediction: DepthPrediction, truth: Tensor) -> Losses:
