@@ -7,11 +7,11 @@
 Every 8th frame is held out. Synthetic walks have held-out seeds, exact frames and cameras and exact depth in every
 fourth frame; generated ones are nano's own walks from their first frames along the same cameras, compared with the
 frames that nano drew. Rows: pixel-aligned splats without a network; nano's splat head (--weights, the one in the
-package unless given); the one that has seen exact walks alone, if --exact-only gives it; nano's followed by --refine
-steps ("refined"). Down-ratio 2 makes a quarter of the splats of each frame. "evened" is PSNR with the exposure of each
-frame, "mended" PSNR with the exposure of the frames before and after and the camera that --refine found for these,
-which uses nothing of the frame itself; "look" the distance of picture features: nano's own, or SqueezeNet's with
---features.
+package unless given); the one that has seen exact walks alone, if --exact-only gives it; nano's with colours fitted to
+the frames, as `photowalk reconstruct` does it ("fitted"); that followed by --refine steps ("refined"). Down-ratio 2
+makes a quarter of the splats of each frame. "evened" is PSNR with the exposure of each frame, "mended" PSNR with the
+exposure of the frames before and after and the camera that --refine found for these, which uses nothing of the frame
+itself; "look" the distance of picture features: nano's own, or SqueezeNet's with --features.
 
 Every figure is kept in --work as soon as it is measured, so the benchmark may be stopped, by --minutes or otherwise,
 and called again; what is there is not measured twice. The table of all that is there is printed last.
@@ -41,7 +41,7 @@ from photowalk.models.squeeze_features import SqueezeFeatures, feature_distance
 from photowalk.models.weights import load_weights
 from photowalk.presets import load_preset
 from photowalk.presets.nano import WEIGHTS, nano_depth_network, nano_splat_head
-from photowalk.reconstruct import reconstruct, refine
+from photowalk.reconstruct import fit_colours, reconstruct, refine
 from photowalk.reconstruct.corrections import Corrections, Track
 from photowalk.reconstruct.fuse import BUDGET
 from photowalk.reconstruct.learnt_lift import LearntLift
@@ -67,6 +67,7 @@ class Method:
     lifter: Lifter
     version: str  # of what was learnt
     steps: int = 0  # of --refine
+    fitted: bool = False  # colours to the frames, which --refine does anyway
     budget: int = BUDGET
 
     @property
@@ -153,8 +154,10 @@ def _methods(options: argparse.Namespace) -> list[Method]:
     methods = [Method("pixel-aligned", PixelAligned(), "no network")]
     if options.exact_only is not None:
         methods.append(Method("exact walks only", *_learnt(options.exact_only, 1)))
-    methods += [Method("nano", *_learnt(weights, 1)), Method("refined", *_learnt(weights, 1), refined)]
+    methods += [Method("nano", *_learnt(weights, 1)), Method("fitted", *_learnt(weights, 1), fitted=True)]
+    methods += [Method("refined", *_learnt(weights, 1), refined)]
     methods += [Method("pixel-aligned", PixelAligned(2), "no network"), Method("nano", *_learnt(weights, 2))]
+    methods += [Method("fitted", *_learnt(weights, 2), fitted=True)]
     return [replace(method, budget=options.splats) for method in methods]
 
 
@@ -180,6 +183,8 @@ def _measured(clip: Clip, method: Method, features: SqueezeFeatures) -> tuple[Ro
     with_depth = int((known.depth > 0).any(-1).any(-1).sum())
     start = time.process_time()
     made = _refined(known, method) if method.steps else Refined(_made([known], method), Corrections.of({}, {}))
+    if method.fitted:
+        made = replace(made, scene=fit_colours(made.scene, lambda: [known], frames=len(known)))
     seconds = time.process_time() - start
     between = [frame - number - 0.5 for number, frame in enumerate(held_out)]  # their places among the known ones
     return _judged(_evened(made, known, between), clip[held_out], between, features, with_depth, seconds)

@@ -5,12 +5,12 @@ import weakref
 
 import pytest
 import torch
-from rooms import ROOM, in_between, look, path, walk
+from rooms import ROOM, in_between, look, path, seen_from, walk
 
 from photowalk.evaluate.images import psnr
 from photowalk.geometry.cameras import Cameras
 from photowalk.geometry.motions import look_at
-from photowalk.reconstruct import reconstruct, refine, write_preview
+from photowalk.reconstruct import fit_colours, reconstruct, refine, write_preview
 from photowalk.reconstruct.complete import close_gaps, complete
 from photowalk.reconstruct.corrections import evenly_spread
 from photowalk.reconstruct.fuse import Fused, add_view, drop_floaters, views_with_depth
@@ -151,6 +151,36 @@ def test_preview_writes_a_video_and_a_picture(tmp_path):
     write_preview(scene, path(13), video=tmp_path / "preview.mp4", picture=tmp_path / "preview.png", every=2)
     assert (tmp_path / "preview.mp4").stat().st_size > 1000
     assert (tmp_path / "preview.png").stat().st_size > 1000
+
+
+def test_fitted_colours_bring_unseen_frames_closer_and_change_nothing_else():
+    clip = walk(roofless=True)
+    scene = reconstruct([clip])
+    cameras, _ = in_between(clip)
+    truth = seen_from(cameras, roofless=True).video
+    told = []
+    fitted = fit_colours(scene, lambda: [clip[:4], clip[4:]], frames=len(clip), on_step=lambda *step: told.append(step))
+    before, after = (psnr(render(of.everything, cameras).image, truth).mean() for of in (scene, fitted))
+    assert after > before + 2
+    for old, new in ((scene.splats, fitted.splats), (scene.sky, fitted.sky)):
+        kept = ("means", "scales", "rotations", "opacities")
+        assert all(torch.equal(getattr(old, name), getattr(new, name)) for name in kept)
+    assert told[-1] == (len(told), len(told))
+
+
+def test_fitted_colours_hardly_follow_a_frame_of_elsewhere_or_of_other_exposure():
+    clip = walk()
+    scene = reconstruct([clip])
+    cameras, truth = in_between(clip)
+    whole = fit_colours(scene, lambda: [clip], frames=len(clip))
+    video = clip.video.clone()
+    video[5] = 1 - video[5].flip(-1)
+    video[2] *= 0.8
+    spoilt = Clip(video, clip.cameras, clip.depth)
+    fitted = fit_colours(scene, lambda: [spoilt], frames=len(clip))
+    plain, best, after = (psnr(render(of.splats, cameras).image, truth).mean() for of in (scene, whole, fitted))
+    assert best - 1 < after
+    assert plain + 2 < after
 
 
 def test_refining_brings_unseen_frames_closer():

@@ -22,6 +22,7 @@ from photowalk.scene.types import Clip, Scene, View
 PROBES = 8  # frames that are asked first, whether cameras are off at all
 EXACT = 0.3  # pixels; what lies on the scene by less tells nothing against its camera
 MANY = 0.3  # of the probes, from which all cameras are corrected
+_GOLDEN = 0.6180339887498949  # shifts each pass's frames to the middle of the widest gaps left
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,14 @@ def frames_of(clips: Iterable[Clip], chosen: Iterable[int]) -> Iterator[tuple[in
         for frame in here[::2] + here[1::2][::-1]:
             yield start + frame, clip.video[frame], clip.cameras[frame]
         start += len(clip)
+
+
+def visits(steps: int, frames: int, passes: int) -> Iterator[list[int]]:
+    """Frame numbers of `steps` visits to a walk of `frames` frames, in passes from its front, each spread evenly over
+    the whole walk and between the frames of those before."""
+    for number in range(passes):
+        count = steps * (number + 1) // passes - steps * number // passes
+        yield evenly_spread(count, frames, offset=(0.5 + number * _GOLDEN) % 1)
 
 
 def evenly_spread(count: int, frames: int, offset: float = 0.5) -> list[int]:

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from photowalk.geometry.cameras import Cameras
 from photowalk.reconstruct.camera_step import lay_on
-from photowalk.reconstruct.corrections import Corrections, evenly_spread, frames_of, lay_walk_on, move_between
+from photowalk.reconstruct.colours import fit_colours
+from photowalk.reconstruct.corrections import Corrections, frames_of, lay_walk_on, move_between, visits
 from photowalk.reconstruct.fuse import PIXEL_ALIGNED
 from photowalk.reconstruct.lift import Lifter
 from photowalk.reconstruct.photometric import exposure_gain, ssim
@@ -30,7 +31,6 @@ _LAST_RATE = 0.1  # of the first one
 _STRUCTURE = 0.2  # weight of 1 - SSIM beside the absolute difference, as in Kerbl et al. 2023
 _FORGET = 0.9  # of what a typical loss is, from frame to frame
 _STEPS_PER_PASS = 50  # about; a pass spreads its frames evenly over the whole walk
-_GOLDEN = 0.6180339887498949  # shifts each pass's frames to the middle of the widest gaps left
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ def refine(
     `walk()` gives the clips from the front and is called several times; `frames` is how many frames they have together.
     `lifter` makes splats of one view as `make` does.
     One clip is held at a time. Where frames do not lie on the scene, they are laid on it and it is made once more
-    before it is fitted, and each frame's camera is fitted with it. `on_step(done, steps)` is called after every step.
-    The sky changes its colours alone.
+    before it is fitted, colours first, and each frame's camera is fitted with it. `on_step(done, steps)` is called
+    after every step. The sky changes its colours alone.
     """
 
     def tell() -> None:
@@ -66,6 +66,7 @@ def refine(
     if corrections.move_cameras:
         scene = make(corrections.clips(walk()))
         corrections = lay_walk_on(scene, walk, count=steps, lifter=lifter, known=corrections, on_view=tell)
+    scene = fit_colours(scene, lambda: corrections.clips(walk()), frames=frames, on_step=lambda *_: tell())
     return _fit(scene, walk, corrections, frames=frames, steps=steps, on_step=on_step)
 
 
@@ -85,9 +86,7 @@ def _fit(
     passes = max(1, round(steps / _STEPS_PER_PASS))
     rate = _LAST_RATE ** (1 / max(steps, 1))
     typical, done = None, 0
-    for number in range(passes):
-        count = steps * (number + 1) // passes - steps * number // passes
-        chosen = evenly_spread(count, frames, offset=(0.5 + number * _GOLDEN) % 1)
+    for chosen in visits(steps, frames, passes):
         for frame, image, told in frames_of(walk(), chosen):
             camera = Corrections.of(moves, {}).camera(told, frame)
             if corrections.move_cameras and 2 * done >= steps:  # until then splats look a little shifted

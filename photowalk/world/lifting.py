@@ -17,7 +17,7 @@ from photowalk.kernels.launch import load_kernels
 from photowalk.models.splat_head import RATIOS
 from photowalk.presets.depth_anything import gives_splats, splat_network
 from photowalk.presets.preset import Preset
-from photowalk.reconstruct import reconstruct, refine, write_preview
+from photowalk.reconstruct import fit_colours, reconstruct, refine, write_preview
 from photowalk.reconstruct.feed_forward import NetworkLift
 from photowalk.reconstruct.learnt_lift import LearntLift
 from photowalk.reconstruct.lift import Lifter, PixelAligned
@@ -117,12 +117,17 @@ def _splats(
             on_view=lambda done: on_step(Progress("splats", done, known)),
         )
 
+    frames = store.manifest.frames
     if not wishes.refine_steps:
-        return make(walk())
+        if wishes.legacy:
+            return make(walk())
+        return fit_colours(
+            make(walk()), walk, frames=frames, on_step=lambda done, total: on_step(Progress("colours", done, total))
+        )
     return refine(
         make,
         walk,
-        frames=store.manifest.frames,
+        frames=frames,
         steps=wishes.refine_steps,
         lifter=PixelAligned() if isinstance(lifter, NetworkLift) else lifter,
         on_step=lambda done, total: on_step(Progress("refine", done, total)),

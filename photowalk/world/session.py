@@ -311,11 +311,12 @@ class World:
         """Splats, a preview of them and, with `mesh`, meshes into the folder's scene/, and preview.png.
 
         `splats` bounds their number (None: as many as there are to see), `refine_steps` is how many frames of the walk
-        they are then fitted to, one after the other. `down_ratio` 2 makes a splat of 2x2 pixels; `pixel_aligned` leaves
-        the preset's network for splats out. `network` names one of the store that makes them, "da3" the best that is
-        there; a world whose depth is of such a network gets its splats from it too (by 2x2 pixels, as it was trained).
-        `legacy` has that network do as the published programs do, which believe its cameras and merge nothing, however
-        many splats come out.
+        they are then fitted to, one after the other; their colours always are. `down_ratio` 2 makes a splat of 2x2
+        pixels; `pixel_aligned` leaves the preset's network for splats out. `network` names one of the store that makes
+        them, "da3" the best that is there; a world whose depth is of such a network gets its splats from it too (by 2x2
+        pixels, as it was trained).
+        `legacy` has that network do as the published programs do, which believe its cameras, merge nothing, however
+        many splats come out, and leave colours as they are.
         `scale_to` corrects the metre for good: "door height 2.0m from 210,80 to 214,300"
         (photowalk.reconstruct.scale).
         """

@@ -6,7 +6,7 @@ import { $, ask, changed, element, state, toast, trying } from "./talk.js";
 const KINDS = { create: "Making the world", correct: "Correcting the lens", expand: "Writing the prompt", extend: "Walking on", reconstruct: "Making splats", export: "Writing a file" };
 const STAGES = {
   photo: "looking at the photo", recall: "recalling what was seen", warp: "warping it into the new views", denoise: "denoising",
-  detail: "sharpening frames", depth: "estimating depth", mesh: "building the mesh", splats: "lifting views", refine: "fitting the splats", preview: "rendering the preview", export: "writing",
+  detail: "sharpening frames", depth: "estimating depth", mesh: "building the mesh", splats: "lifting views", colours: "matching colours", refine: "fitting the splats", preview: "rendering the preview", export: "writing",
 };
 const SHARES = { recall: [0, 0.02], warp: [0.02, 0.05], denoise: [0.05, 0.5], detail: [0.5, 0.9], depth: [0.9, 1] };
 const dismissed = new Set(JSON.parse(localStorage.getItem("dismissed") ?? "[]"));
