@@ -21,6 +21,8 @@ WAVES = 6  # of an outline
 RANGE = (80.0, 900.0)  # metres to mountains
 ROUNDNESS = 0.25  # largest depth of a thing's belly, of its half width
 SMALLEST, LARGEST = 0.1, 0.9  # height of a thing, of the picture's
+METRES = (0.3, 8.0)  # height of a thing
+HOLLOW = 0.4  # of the things: one sees through a hole in them, as through an arch
 OPENING = (0.15, 0.7)  # height of an opening, of the picture's
 BEYOND = (1.1, 4.0)  # how much farther than the wall around an opening the nearest things behind it are
 
@@ -36,13 +38,17 @@ def with_thing(view: View, texture: Tensor, random: torch.Generator) -> View:
     if not 0.3 < ground < 60:
         return view
     pixels = float(view.camera.intrinsics[1, 1]) / ground  # of a metre
-    tall = min(max(uniform(0.3, 2.2, random) * pixels, SMALLEST * height), LARGEST * height)
+    tall = math.exp(uniform(*map(math.log, METRES), random)) * pixels
+    tall = min(max(tall, SMALLEST * height), LARGEST * height)
     wide = tall * uniform(0.3, 1.6, random)
     x, y = _around(view, (foot[0] - tall / 2, foot[1]), tall, wide)
     radius = _radius(x, y, random)
     belly = (1 - radius.square()).clamp_min(0).sqrt() * uniform(0, ROUNDNESS, random) * wide / 2 / pixels
     depth = ground - belly.clamp_max(0.5 * ground)
     mask = (radius < 1) & (depth < view.depth)
+    if uniform(0, 1, random) < HOLLOW:
+        size, across, down = uniform(0.3, 0.8, random), uniform(-0.2, 0.2, random), uniform(-0.2, 0.7, random)
+        mask &= _radius((x - across) / size, (y - down) / size, random) > 1
     light = 1 + uniform(-0.4, 0.4, random) * x.clamp(-1, 1) + uniform(-0.4, 0.1, random) * y.clamp(-1, 1)
     return _pasted(view, (_part(texture, view, random) * light).clamp(0, 1), mask, depth)
 
