@@ -19,6 +19,7 @@ from photowalk.train.chance import integer, uniform
 
 WAVES = 6  # of an outline
 RANGE = (80.0, 900.0)  # metres to mountains
+HAZE = (0.4, 0.9)  # of the air between; with less of it whatever rises into the sky was taken for a mountain
 ROUNDNESS = 0.25  # largest depth of a thing's belly, of its half width
 SMALLEST, LARGEST = 0.1, 0.9  # height of a thing, of the picture's
 METRES = (0.3, 8.0)  # height of a thing
@@ -90,7 +91,7 @@ def with_mountains(view: View, texture: Tensor, random: torch.Generator) -> View
     mask = sky & (above < ridge)
     far = uniform(*RANGE, random)
     depth = far * (1 + 0.3 * (above / height).clamp(0, 1))  # slopes lean back
-    haze = uniform(0.1, 0.85, random)
+    haze = uniform(*HAZE, random)
     air = (view.image * sky).sum((1, 2), keepdim=True) / sky.sum()
     return _pasted(view, torch.lerp(_part(texture, view, random), air, haze), mask, depth.expand(height, width))
 

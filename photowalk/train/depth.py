@@ -45,7 +45,7 @@ class DepthRecipe:
     most_things: int = 3  # that are put into a picture
     opening_share: float = 0.25  # of the pictures
     evening_share: float = 0.5  # of the others with sky
-    mountain_share: float = 0.3  # of the pictures with sky
+    mountain_share: float = 0.15  # of the pictures with sky
 
 
 @dataclass(frozen=True)
