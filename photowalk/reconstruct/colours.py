@@ -21,7 +21,7 @@ from photowalk.reconstruct.photometric import exposure_gain
 from photowalk.scene.render import render_picture, visible
 from photowalk.scene.types import Clip, Scene, Splats
 
-_EVERY = 4  # frames of a walk of which one is looked at
+_EVERY = 8  # frames of a walk of which one is looked at
 _FEWEST = 8  # looks, repeated if there are fewer frames
 _PASSES = 4
 _MOST = 0.1  # of [0, 1]; what a frame shows beyond it, or short of it, is not believed: it may show something else
