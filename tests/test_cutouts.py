@@ -57,6 +57,16 @@ def test_a_thing_stands_on_the_ground() -> None:
             assert float(after.depth[new].max()) <= 1.6 * ground
 
 
+def test_one_sees_through_some_things() -> None:
+    """In a row of them something of what is behind lies between two parts of the thing."""
+    view, hollow = _open_land(), 0
+    for seed in range(30):
+        new = with_thing(view, TEXTURE, torch.Generator().manual_seed(seed)).depth != view.depth
+        between = (new.cumsum(1) > 0) & (new.flip(1).cumsum(1).flip(1) > 0)
+        hollow += int((between & ~new).sum()) > 20
+    assert 3 <= hollow <= 25
+
+
 def test_through_an_opening_one_sees_what_is_farther() -> None:
     """Inside lies the other view at one scale, behind the wall; around it nothing has changed."""
     land, opened = _open_land(), 0
