@@ -23,7 +23,7 @@ def test_splats_and_meshes_are_those_that_are_made_one_after_the_other(tmp_path)
     )
     clips = [store.chunk(0).clip]
     write_mesh(tmp_path / "collision.ply", mesh_walk(views_with_depth(clips)).collision)
-    scene = fit_colours(reconstruct(clips), lambda: clips, frames=len(clips[0]))
+    scene = fit_colours(reconstruct(clips), clips, frames=len(clips[0]))
     write_ply(tmp_path / "splats.ply", scene.everything)
     for name in ("collision.ply", "splats.ply"):
         assert (world.folder / "scene" / name).read_bytes() == (tmp_path / name).read_bytes()

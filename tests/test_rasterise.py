@@ -9,7 +9,7 @@ from photowalk.geometry.cameras import Cameras
 from photowalk.geometry.motions import rotation_from_quaternion
 from photowalk.kernels.rasterise import LOW_PASS, SH_DC, evaluate_harmonics, harmonics_basis, list_by_sorting
 from photowalk.kernels.tile_lists import list_by_counting
-from photowalk.scene.render import render, render_normals
+from photowalk.scene.render import footprints, render, render_normals, visible
 from photowalk.scene.types import Splats
 
 
@@ -185,3 +185,16 @@ def test_counting_lists_boxes_as_sorting_does():
     boxes = (order, low.int(), high.minimum(torch.tensor([9, 6])).int(), 9, 6)
     for counted, sorted_ in zip(list_by_counting(*boxes), list_by_sorting(*boxes), strict=True):
         assert torch.equal(counted, sorted_)
+
+
+def test_gathering_is_the_adjoint_of_blending():
+    splats, view = scene(opacity=0.99), camera()
+    splats = splats[visible(splats, view)]
+    covered = footprints(splats, view)
+    colours = torch.rand(len(splats), 3).requires_grad_()
+    values = torch.rand(view.height, view.width, 4) - 0.5
+    (slope,) = torch.autograd.grad(covered.blend(colours)[0], colours, grad_outputs=values[..., :3])
+    gathered = covered.gather(values)
+    torch.testing.assert_close(gathered[:, :3], slope, rtol=1e-4, atol=1e-5)
+    alpha = covered.blend(colours)[1]
+    torch.testing.assert_close((gathered[:, 3]).sum(), (alpha * values[..., 3]).sum(), rtol=1e-4, atol=1e-4)

@@ -159,7 +159,7 @@ def test_fitted_colours_bring_unseen_frames_closer_and_change_nothing_else():
     cameras, _ = in_between(clip)
     truth = seen_from(cameras, roofless=True).video
     told = []
-    fitted = fit_colours(scene, lambda: [clip[:4], clip[4:]], frames=len(clip), on_step=lambda *step: told.append(step))
+    fitted = fit_colours(scene, [clip[:4], clip[4:]], frames=len(clip), on_step=lambda *step: told.append(step))
     before, after = (psnr(render(of.everything, cameras).image, truth).mean() for of in (scene, fitted))
     assert after > before + 2
     for old, new in ((scene.splats, fitted.splats), (scene.sky, fitted.sky)):
@@ -172,12 +172,12 @@ def test_fitted_colours_hardly_follow_a_frame_of_elsewhere_or_of_other_exposure(
     clip = walk()
     scene = reconstruct([clip])
     cameras, truth = in_between(clip)
-    whole = fit_colours(scene, lambda: [clip], frames=len(clip))
+    whole = fit_colours(scene, [clip], frames=len(clip))
     video = clip.video.clone()
     video[5] = 1 - video[5].flip(-1)
     video[2] *= 0.8
     spoilt = Clip(video, clip.cameras, clip.depth)
-    fitted = fit_colours(scene, lambda: [spoilt], frames=len(clip))
+    fitted = fit_colours(scene, [spoilt], frames=len(clip))
     plain, best, after = (psnr(render(of.splats, cameras).image, truth).mean() for of in (scene, whole, fitted))
     assert best - 1 < after
     assert plain + 2 < after

@@ -6,10 +6,12 @@ it knows nothing of worlds or files.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from photowalk.kernels.rasterise_tiles import ALPHA_MINIMUM, Tiles, composite
+from photowalk.kernels.rasterise_tiles import ALPHA_MINIMUM, Tiles, composite, share_out
 from photowalk.kernels.tile_lists import list_by_counting
 
 SH_DC = 0.28209479177387814  # the constant harmonic, 1 / (2 sqrt(pi))
@@ -19,30 +21,47 @@ _FRUSTUM_MARGIN = 0.15  # of the image size; beyond it the linear projection wou
 _CPU_TILE, _GPU_TILE = 8, 16  # pixels; a CPU has no threads to keep busy, so it wastes less on small tiles
 
 
+@dataclass(frozen=True)
+class Footprints:
+    """Gaussians as one camera sees them, ready to be blended in any colours."""
+
+    centres: Tensor  # [N, 2] pixels
+    conics: Tensor  # [N, 3] of the inverse covariance, 1/pixel^2
+    opacities: Tensor  # [N]
+    depths: Tensor  # [N] along +Z
+    tiles: Tiles
+
+    def blend(self, colours: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """colours [N, 3] -> colour [H, W, 3] over black, alpha [H, W], expected depth [H, W] (0 where alpha is 0) and
+        median depth [H, W] (0 where alpha never reached one half; not differentiable)."""
+        features = torch.cat([colours, self.depths[:, None]], dim=1)
+        blended, transmittance, median = composite(self.centres, self.conics, self.opacities, features, self.tiles)
+        alpha = 1 - transmittance
+        return blended[..., :3], alpha, blended[..., 3] / alpha.clamp_min(1e-6), median
+
+    def gather(self, values: Tensor) -> Tensor:
+        """values [H, W, 4] -> [N, 4] their sums over each Gaussian's pixels, by its share in them: the adjoint of
+        `blend`. Not differentiable."""
+        return share_out(self.centres, self.conics, self.opacities, values, self.tiles)
+
+
 def rasterise(
     means: Tensor,
     axes: Tensor,
     opacities: Tensor,
-    colours: Tensor,
     camera_from_world: Tensor,
     intrinsics: Tensor,
     height: int,
     width: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Render Gaussians with one camera.
+) -> Footprints:
+    """Find what Gaussians cover of one camera's picture.
 
     means [N, 3]; axes [N, 3, 3] = rotation times scales, so that axes @ axes.T is the covariance; opacities [N] in
-    [0, 1]; colours [N, 3] -> colour [H, W, 3] over black, alpha [H, W], expected depth [H, W] (0 where alpha is 0) and
-    median depth [H, W] (0 where alpha never reached one half; not differentiable). Depth is along +Z.
+    [0, 1]. All of them lie where `in_view` has them.
     """
-    seen = in_view(means, opacities, camera_from_world, intrinsics, height, width)
-    means, axes, opacities, colours = means[seen], axes[seen], opacities[seen], colours[seen]
     centres, conics, depths, extents = project(means, axes, opacities, camera_from_world, intrinsics, height, width)
     tiles = assign_tiles(centres.detach(), extents, depths.detach(), height, width)
-    features = torch.cat([colours, depths[:, None]], dim=1)
-    blended, transmittance, median = composite(centres, conics, opacities, features, tiles)
-    alpha = 1 - transmittance
-    return blended[..., :3], alpha, blended[..., 3] / alpha.clamp_min(1e-6), median
+    return Footprints(centres, conics, opacities, depths, tiles)
 
 
 def project(

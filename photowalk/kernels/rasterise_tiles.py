@@ -84,25 +84,30 @@ class _Composite(torch.autograd.Function):
         ]
         arguments = [*_warp_arguments(inputs, tiles), wp.from_torch(transmittance), wp.from_torch(last)]
         _launch(_backward, [*arguments, *gradients, *outputs], tiles, last.device)
-        index = tiles.splats.long()
-        sums = [
-            torch.zeros(len(inputs[0]), pair.shape[1], device=pair.device).index_add_(0, index, pair) for pair in pairs
-        ]
+        sums = [_summed(pair, tiles, len(inputs[0])) for pair in pairs]
         return sums[0], sums[1], sums[2].squeeze(1), sums[3], None
 
 
+def share_out(centres: Tensor, conics: Tensor, opacities: Tensor, values: Tensor, tiles: Tiles) -> Tensor:
+    """values [H, W, 4] -> [M, 4] = for each Gaussian the sum over pixels of alpha_i T_i value: what `composite` gives
+    back to features, without its derivative by places and shapes."""
+    inputs = [value.detach().contiguous() for value in (centres, conics, opacities)]
+    pairs = torch.zeros(len(tiles.splats), 4, device=centres.device)
+    outputs = [wp.from_torch(values.contiguous(), dtype=wp.vec4), wp.from_torch(pairs, dtype=wp.vec4)]
+    _launch(_share_out, [*_warp_arguments(inputs, tiles), *outputs], tiles, centres.device)
+    return _summed(pairs, tiles, len(centres))
+
+
+def _summed(pairs: Tensor, tiles: Tiles, count: int) -> Tensor:
+    """[count, C] of the Gaussians from [P, C] of each in each of its tiles."""
+    return torch.zeros(count, pairs.shape[1], device=pairs.device).index_add_(0, tiles.splats.long(), pairs)
+
+
 def _warp_arguments(inputs: list[Tensor], tiles: Tiles) -> list:
-    centres, conics, opacities, features = inputs
-    return [
-        wp.from_torch(tiles.splats),
-        wp.from_torch(tiles.first),
-        tiles.side,
-        tiles.columns,
-        wp.from_torch(centres, dtype=wp.vec2),
-        wp.from_torch(conics, dtype=wp.vec3),
-        wp.from_torch(opacities),
-        wp.from_torch(features, dtype=wp.vec4),
-    ]
+    """Tiles, centres, conics, opacities and features, if there are any."""
+    types = (wp.vec2, wp.vec3, wp.float32, wp.vec4)
+    listed = [wp.from_torch(tiles.splats), wp.from_torch(tiles.first), tiles.side, tiles.columns]
+    return [*listed, *(wp.from_torch(value, dtype=kind) for value, kind in zip(inputs, types))]
 
 
 def _launch(kernel: wp.Kernel, arguments: list, tiles: Tiles, device: torch.device) -> None:
@@ -232,3 +237,41 @@ def _backward(
                     wp.atomic_add(grad_centres, pair, -by_q * slope)
                 behind += alpha * light * along
         pair -= 1
+
+
+@wp.kernel
+def _share_out(
+    first_tile: int,
+    splats: wp.array(dtype=wp.int32),
+    first: wp.array(dtype=wp.int32),
+    side: int,
+    columns: int,
+    centres: wp.array(dtype=wp.vec2),
+    conics: wp.array(dtype=wp.vec3),
+    opacities: wp.array(dtype=wp.float32),
+    values: wp.array2d(dtype=wp.vec4),
+    shares: wp.array(dtype=wp.vec4),
+):
+    thread = wp.tid()
+    tile = first_tile + thread / (side * side)
+    pixel = thread % (side * side)
+    i = (tile / columns) * side + pixel / side
+    j = (tile % columns) * side + pixel % side
+    if i >= values.shape[0] or j >= values.shape[1]:
+        return
+    x = float(j) + 0.5
+    y = float(i) + 0.5
+    value = values[i, j]
+    light = wp.float32(1.0)
+    for pair in range(first[tile], first[tile + 1]):
+        splat = splats[pair]
+        centre = centres[splat]
+        q = _fall_off(conics[splat], x - centre[0], y - centre[1])
+        if q >= 0.0 and q < 6.0:
+            alpha = wp.min(opacities[splat] * wp.exp(-q), _ALPHA_MAXIMUM)
+            if alpha >= _ALPHA_MINIMUM:
+                remaining = light * (1.0 - alpha)
+                if remaining < _TRANSMITTANCE_MINIMUM:
+                    break
+                wp.atomic_add(shares, pair, (alpha * light) * value)
+                light = remaining

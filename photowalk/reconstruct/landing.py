@@ -12,10 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from photowalk.geometry.cameras import Cameras
-from photowalk.geometry.motions import rotation_from_quaternion
-from photowalk.kernels.rasterise import rasterise
 from photowalk.reconstruct.lift import FOOTPRINT
-from photowalk.scene.render import visible
+from photowalk.scene.render import footprints, visible
 from photowalk.scene.types import Splats, View
 
 AGREEMENT = 0.03  # relative depth difference within which two views mean the same surface
@@ -33,11 +31,8 @@ class Description:
 @torch.no_grad()
 def describe(splats: Splats, camera: Cameras) -> Description:
     splats = splats[visible(splats, camera)]
-    axes = rotation_from_quaternion(splats.rotations) * splats.scales[:, None, :]
-    footprints = (splats.scales[:, 1:2] / FOOTPRINT).expand(-1, 3)
-    size = (camera.height, camera.width)
-    pose, intrinsics = camera.camera_from_world, camera.intrinsics
-    sums, alpha, _, median = rasterise(splats.means, axes, splats.opacities, footprints, pose, intrinsics, *size)
+    widths = (splats.scales[:, 1:2] / FOOTPRINT).expand(-1, 3)
+    sums, alpha, _, median = footprints(splats, camera).blend(widths)
     return Description(alpha, median, sums[..., 0] / alpha.clamp_min(1e-6))
 
 

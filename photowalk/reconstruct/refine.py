@@ -66,7 +66,7 @@ def refine(
     if corrections.move_cameras:
         scene = make(corrections.clips(walk()))
         corrections = lay_walk_on(scene, walk, count=steps, lifter=lifter, known=corrections, on_view=tell)
-    scene = fit_colours(scene, lambda: corrections.clips(walk()), frames=frames, on_step=lambda *_: tell())
+    scene = fit_colours(scene, corrections.clips(walk()), frames=frames, on_step=lambda *_: tell())
     return _fit(scene, walk, corrections, frames=frames, steps=steps, on_step=on_step)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from photowalk.geometry.cameras import Cameras
 from photowalk.geometry.motions import rotation_from_quaternion
 from photowalk.kernels import gsplat_adapter
-from photowalk.kernels.rasterise import evaluate_harmonics, in_view, rasterise
+from photowalk.kernels.rasterise import Footprints, evaluate_harmonics, in_view, rasterise
 from photowalk.scene.types import Splats
 
 
@@ -34,18 +34,7 @@ def render(splats: Splats, cameras: Cameras, background: Tensor | None = None) -
         return Rendered(*(torch.stack([getattr(frame, name) for frame in frames]) for name in names))
     camera = cameras.to(splats.means)
     splats = splats[visible(splats, camera)]
-    colours = evaluate_harmonics(splats.colours, torch.nn.functional.normalize(splats.means - camera.centres, dim=-1))
-    axes = rotation_from_quaternion(splats.rotations) * splats.scales[:, None, :]
-    colour, alpha, expected, median = rasterise(
-        splats.means,
-        axes,
-        splats.opacities,
-        colours,
-        camera.camera_from_world,
-        camera.intrinsics,
-        camera.height,
-        camera.width,
-    )
+    colour, alpha, expected, median = footprints(splats, camera).blend(colours_seen(splats, camera))
     image = colour.movedim(-1, -3)
     if background is not None:
         image = image + (1 - alpha) * (background[:, None, None] if background.ndim == 1 else background)
@@ -58,12 +47,11 @@ def render_picture(splats: Splats, camera: Cameras) -> Tensor:
     if not gsplat_adapter.usable(splats.means):
         return render(splats, camera).image
     camera = camera.to(splats.means)
-    directions = torch.nn.functional.normalize(splats.means - camera.centres, dim=-1)
     given = gsplat_adapter.arguments(
         splats.means,
         rotation_from_quaternion(splats.rotations) * splats.scales[:, None, :],
         splats.opacities,
-        evaluate_harmonics(splats.colours, directions),
+        colours_seen(splats, camera),
         camera.camera_from_world,
         camera.intrinsics,
         camera.height,
@@ -71,6 +59,18 @@ def render_picture(splats: Splats, camera: Cameras) -> Tensor:
     )
     colour, _ = gsplat_adapter.picture(given)
     return colour.movedim(-1, 0)
+
+
+def footprints(splats: Splats, camera: Cameras) -> Footprints:
+    """What splats that are `visible` cover of one camera's picture."""
+    axes = rotation_from_quaternion(splats.rotations) * splats.scales[:, None, :]
+    size = (camera.height, camera.width)
+    return rasterise(splats.means, axes, splats.opacities, camera.camera_from_world, camera.intrinsics, *size)
+
+
+def colours_seen(splats: Splats, camera: Cameras) -> Tensor:
+    """[N, 3] that splats have from one camera."""
+    return evaluate_harmonics(splats.colours, torch.nn.functional.normalize(splats.means - camera.centres, dim=-1))
 
 
 def visible(splats: Splats, camera: Cameras) -> Tensor:
@@ -85,18 +85,9 @@ def render_normals(splats: Splats, camera: Cameras) -> Tensor:
     A splat's normal is its shortest axis. Differentiable in the splats.
     """
     camera = camera.to(splats.means)
-    rotations = rotation_from_quaternion(splats.rotations)
+    splats = splats[visible(splats, camera)]
     shortest = splats.scales.argmin(dim=-1)[:, None, None].expand(-1, 3, 1)
-    normals = rotations.gather(2, shortest)[..., 0]
+    normals = rotation_from_quaternion(splats.rotations).gather(2, shortest)[..., 0]
     away = ((splats.means - camera.centres) * normals).sum(-1, keepdim=True) > 0
-    blended, *_ = rasterise(
-        splats.means,
-        rotations * splats.scales[:, None, :],
-        splats.opacities,
-        torch.where(away, -normals, normals),
-        camera.camera_from_world,
-        camera.intrinsics,
-        camera.height,
-        camera.width,
-    )
+    blended, *_ = footprints(splats, camera).blend(torch.where(away, -normals, normals))
     return torch.nn.functional.normalize(blended, dim=-1).movedim(-1, 0)

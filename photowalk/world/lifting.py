@@ -82,8 +82,8 @@ def lift_walk(store: WorldStore, preset: Preset | None, wishes: Wishes, on_step:
 
 @contextmanager
 def _meshes_beside(store: WorldStore, walk: Iterable[Clip], wishes: Wishes) -> Iterator[Future[Meshes] | None]:
-    """The meshes, if wanted, while another thread makes them: they and the splats keep little more than a core busy
-    each. An error within the context stops them."""
+    """The meshes, if wanted, while another thread makes them: they and the splats get half of the cores each, which
+    wastes less than to have both on all. An error within the context stops them."""
     if not wishes.mesh:
         yield None
         return
@@ -94,12 +94,16 @@ def _meshes_beside(store: WorldStore, walk: Iterable[Clip], wishes: Wishes) -> I
             raise Cancelled
 
     load_kernels(rasterise_tiles, tile_lists, tsdf)
+    cores = torch.get_num_threads()
+    torch.set_num_threads(max(cores // 2, 1))
     with ThreadPoolExecutor(1) as other:
         try:
             yield other.submit(_meshes, store, walk, wishes.scale_to, stop_if_wished)
         except BaseException:
             stop.set()
             raise
+        finally:
+            torch.set_num_threads(cores)
 
 
 def _splats(
@@ -122,7 +126,7 @@ def _splats(
         if wishes.legacy:
             return make(walk())
         return fit_colours(
-            make(walk()), walk, frames=frames, on_step=lambda done, total: on_step(Progress("colours", done, total))
+            make(walk()), walk(), frames=frames, on_step=lambda done, total: on_step(Progress("colours", done, total))
         )
     return refine(
         make,

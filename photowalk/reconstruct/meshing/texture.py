@@ -12,11 +12,10 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from photowalk.kernels.mesh_rays import RayCaster
+from photowalk.kernels.painting import Painter
 from photowalk.reconstruct.meshing.fusion import Look
 from photowalk.scene.types import Mesh
 
-_HIDDEN = 0.02  # of the distance: what lies so far behind what a view saw is hidden from it
-_SHARPNESS = 4.0  # power of a view's merit: the best views of a texel count, others hardly
 _GUTTER = 4  # texels around charts that take their colour
 
 
@@ -32,9 +31,12 @@ def bake(mesh: Mesh, looks: Sequence[Look], side: int) -> Mesh:
     places = (mesh.vertices[corners] * share).sum(1)
     edges = mesh.vertices[corners]
     normals = normalize(torch.linalg.cross(edges[:, 1] - edges[:, 0], edges[:, 2] - edges[:, 0]), dim=-1)
-    painted = _painted(places, normals, (mesh.colours[corners] * share).sum(1), looks)
+    painter = Painter(places, normals)
+    for look in looks:
+        camera = look.view.camera
+        painter.look(look.view.image, look.view.depth, camera.camera_from_world, camera.intrinsics)
     picture = torch.zeros(side, side, 3)
-    picture[texel] = painted
+    picture[texel] = painter.colours((mesh.colours[corners] * share).sum(1))
     nearest = ndimage.distance_transform_edt(~texel.numpy(), return_distances=False, return_indices=True)
     filled = picture[torch.from_numpy(nearest[0]).long(), torch.from_numpy(nearest[1]).long()]
     return replace(mesh, texture=filled.permute(2, 0, 1).contiguous())
@@ -76,31 +78,3 @@ def _texels(mesh: Mesh, side: int) -> tuple[Tensor, Tensor]:
     origins = torch.stack([across, down, torch.full_like(across, -1.0)], dim=-1).flatten(0, 1)
     hits = RayCaster(flat, mesh.faces).cast(origins, torch.tensor([0.0, 0, 1]).expand_as(origins))
     return hits.face.view(side, side), hits.weights.view(side, side, 3)
-
-
-def _painted(places: Tensor, normals: Tensor, fallback: Tensor, looks: Sequence[Look]) -> Tensor:
-    """Colours [M, 3] of places [M, 3] with normals: the views' means, weighted by how near and how frontal they saw."""
-    total = torch.zeros(len(places))
-    colour = torch.zeros(len(places), 3)
-    for look in looks:
-        camera = look.view.camera
-        pixels, depth = camera.project(places)
-        rays = places - camera.centres
-        distance = rays.norm(dim=-1)
-        slant = -(rays * normals).sum(-1) / distance.clamp_min(1e-9)
-        inside = (depth > 0) & (pixels > 1).all(-1) & (pixels[:, 0] < camera.width - 1)
-        inside &= (pixels[:, 1] < camera.height - 1) & (slant > 0.1)
-        chosen = inside.nonzero()[:, 0]
-        at = pixels[chosen]
-        column, row = at.floor().long().unbind(-1)
-        there = look.view.depth[row, column]
-        tolerance = _HIDDEN * there + 2 * look.surface.footprint[row, column] / slant[chosen]
-        visible = (there - depth[chosen]).abs() < tolerance
-        chosen, at = chosen[visible], at[visible]
-        merit = (slant[chosen] / distance[chosen].clamp_min(1e-9)) ** _SHARPNESS
-        grid = (at / torch.tensor([camera.width, camera.height]) * 2 - 1)[None, None]
-        sampled = torch.nn.functional.grid_sample(look.view.image[None], grid, align_corners=False)[0, :, 0].T
-        total[chosen] += merit
-        colour[chosen] += merit[:, None] * sampled
-    seen = total > 0
-    return torch.where(seen[:, None], colour / total.clamp_min(1e-30)[:, None], fallback)
