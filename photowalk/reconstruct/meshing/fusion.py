@@ -28,6 +28,7 @@ FARTHEST = 80.0  # times the near depth: beyond it everything is backdrop
 _GRAZING = 0.08  # cosine below which a surface is seen too flat to say where it is
 _STRETCH = 4  # how many cells a pixel of a slanted surface covers at most
 _CHUNK = 100_000
+_GUESSED_BY, _SIZED_BY = 8, 80  # looks, at most
 _BORDER = 2  # pixels at the image's rim that say nothing
 
 
@@ -102,14 +103,15 @@ def sizing_for(looks: Sequence[Look], *, finest: float | None, cells: int) -> tu
             raise ValueError(f"the finest cells want a positive side, got {finest}")
         return Sizing(finest, growth, centres), noise
     side = near_depth([look.view for look in looks]) * growth
-    sample = looks[:: max(1, len(looks) // 40)]
-    for _ in range(8):
-        sizing = Sizing(side, growth, centres)
-        on_surface = len(torch.unique(torch.cat([_surface_cells(look, sizing)[0] for look in sample])))
-        needed = on_surface * (1 + 2 * _layers(sizing, noise))
-        if needed <= cells:
-            break
-        side *= max(1.08, math.sqrt(needed / cells))
+    for most in (_GUESSED_BY, _SIZED_BY):  # a first guess by few looks saves most of the work
+        sample = looks[:: math.ceil(len(looks) / most)]
+        for _ in range(8):
+            sizing = Sizing(side, growth, centres)
+            on_surface = len(torch.unique(torch.cat([_surface_cells(look, sizing)[0] for look in sample])))
+            needed = on_surface * (1 + 2 * _layers(sizing, noise))
+            if needed <= cells:
+                break
+            side *= max(1.08, math.sqrt(needed / cells))
     return Sizing(side, growth, centres), noise
 
 
