@@ -7,7 +7,7 @@ import torch
 
 from photowalk.geometry.cameras import Cameras
 from photowalk.geometry.motions import motion, rotation_from_euler
-from photowalk.reconstruct.gravity import EYE_HEIGHT, find_ceiling, find_ground
+from photowalk.reconstruct.gravity import EYE_HEIGHT, find_ceiling, find_ground, photo_up
 from photowalk.reconstruct.scale import scale_to
 from photowalk.scene.ground import Ground, read_ground, write_ground
 from photowalk.scene.types import View
@@ -58,6 +58,23 @@ def test_a_slope_that_a_level_photo_does_not_want_is_no_floor():
     ground = find_ground([View(view.image, depth, view.camera, 0)])
     assert math.degrees(math.acos(min(1.0, float(ground.up @ up)))) < 1
     assert float(ground.height(torch.zeros(3, dtype=torch.float64))) == pytest.approx(1.5, rel=0.03)
+
+
+@pytest.mark.parametrize(("pitch", "roll"), [(0, 0), (20, 0), (-5, 0), (15, 2)])
+def test_a_photo_counts_as_tilted_as_its_floor_says_but_never_as_rolled(pitch, roll):
+    view, up = view_of_floor(pitch, roll)
+    told = photo_up(view)
+    assert told is not None
+    assert float(told.norm()) == pytest.approx(1)
+    assert float(told[0]) == pytest.approx(0, abs=1e-6)
+    assert math.degrees(math.acos(min(1.0, float(told @ up)))) < roll + 0.5
+
+
+def test_a_photo_of_no_floor_or_one_that_is_rolled_does_not_tell_up():
+    assert photo_up(view_of_floor(floor=False)[0]) is None
+    assert photo_up(view_of_floor(15, 9)[0]) is None
+    view, _ = view_of_floor()
+    assert photo_up(View(view.image, torch.full(SIZE, torch.inf), view.camera, 0)) is None
 
 
 def test_without_a_floor_the_cameras_say_where_up_is():

@@ -18,6 +18,7 @@ from photowalk.scene.types import View
 TILT = 35.0  # degrees that the floor may lean against the cameras' mean up
 ROLL = 7.0  # degrees to which a photo is level as a rule; a slope that wants more must be twice as wide, and so on
 EYE_HEIGHT = 1.6  # world units that the first camera is taken to be above a floor that nobody saw
+_MOST_ROLL = 5.0  # degrees by which one photo may seem rolled; what says more is hardly its floor
 _POINTS = 6000
 _TRIES = 400
 _TOLERANCE = 0.02  # of the distance to the camera: how far a point of the plane may lie off it
@@ -50,6 +51,19 @@ def find_ground(views: Sequence[View], *, up: Tensor | None = None, seed: int = 
     whose = "the cameras' own up" if up is None else "up as it was corrected by hand"
     where = f"{whose}; no floor was seen, it is taken to be {EYE_HEIGHT} below"
     return Ground(upward, floor, where, floor_seen=False)
+
+
+def photo_up(view: View) -> Tensor | None:
+    """Up [3] in world axes as a photo's floor tells how far it was tilted; that it was not rolled is taken for granted.
+    None where it shows no floor."""
+    if not bool(((view.depth > 0) & view.depth.isfinite()).any()):
+        return None
+    ground = find_ground([view])
+    right = view.camera.camera_from_world[0, :3].to(ground.up)
+    across = float(ground.up @ right)
+    if not ground.floor_seen or abs(across) > math.sin(math.radians(_MOST_ROLL)):
+        return None
+    return torch.nn.functional.normalize(ground.up - across * right, dim=0)
 
 
 def find_ceiling(views: Sequence[View], ground: Ground, *, seed: int = 0) -> float | None:

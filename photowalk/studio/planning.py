@@ -62,7 +62,7 @@ def plan_walk(scenery: Scenery, request: schemas.PathRequest) -> Planned:
             reference_depth=scenery.manifest.reference_depth,
             chunk=chunk,
             unit=unit,
-            up=None if scenery.manifest.up is None else torch.tensor(scenery.manifest.up),
+            up=scenery.vertical,
         )
         path, notes = planned.cameras, list(planned.notes)
     else:

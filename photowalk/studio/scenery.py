@@ -18,6 +18,7 @@ from torch import Tensor
 from photowalk.geometry.cameras import Cameras
 from photowalk.memory.policies import Candidates, GreedyCoverage
 from photowalk.memory.spatial_memory import SpatialMemory
+from photowalk.reconstruct.gravity import photo_up
 from photowalk.scene.collision import Surfaces, known_surfaces
 from photowalk.scene.images import to_bytes
 from photowalk.scene.types import View
@@ -41,6 +42,7 @@ class ChunkScenery:
     depth: Tensor  # [D, H, W] float16
     points: Tensor  # [D, N, 3] on memory's grid, NaN = none
     cloud: tuple[Tensor, Tensor]  # what is drawn: points [M, 3] and their colours, uint8 [M, 3]
+    photo_up: Tensor | None = None  # [3] as the floor of a photo, which is a chunk alone, tells it
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,11 @@ class Scenery:
     def cameras(self) -> Cameras:
         """[F] of all frames."""
         return Cameras.cat([chunk.cameras for chunk in self.chunks])
+
+    @property
+    def vertical(self) -> Tensor | None:
+        """Up [3], along which walks stay level."""
+        return self.chunks[0].photo_up if self.manifest.up is None else torch.tensor(self.manifest.up)
 
     @property
     def grain(self) -> float:
@@ -178,6 +185,7 @@ def _prepared(chunk: Chunk) -> ChunkScenery:
         depth.half(),
         torch.stack(remembered) if remembered else torch.zeros(0, 1, 3),
         _cloud(views),
+        photo_up(views[0]) if len(clip) == 1 and views else None,
     )
 
 

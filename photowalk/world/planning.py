@@ -15,6 +15,7 @@ from photowalk.geometry.path_language import plan
 from photowalk.geometry.paths import PathError
 from photowalk.geometry.published_paths import follows_ground, plan_published
 from photowalk.perception.ground import ground_normal
+from photowalk.reconstruct.gravity import photo_up
 from photowalk.scene.collision import shorten
 from photowalk.world.disk import WorldError
 from photowalk.world.manifest import Job, Manifest
@@ -67,7 +68,7 @@ def plan_walk(
             reference_depth=manifest.reference_depth,
             chunk=size,
             unit=1 / (manifest.metres_per_unit or 1.0),
-            up=None if manifest.up is None else torch.tensor(manifest.up),
+            up=photo_up(state.first) if manifest.up is None else torch.tensor(manifest.up),
         )
         shortened, word = shorten(planned.cameras, state.views)
         text, notes, cameras = path, [*planned.notes, *([word] if word else [])], shortened[1:]

@@ -1,0 +1,67 @@
+"""Walks as they are planned from a photo, by the session and by the studio."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from worlds import make_chunk, make_world
+
+from photowalk.geometry.cameras import Cameras
+from photowalk.scene.types import Clip
+from photowalk.world import planning, store
+from photowalk.world.state import WorldState
+from photowalk.world.store import WorldStore
+from photowalk.world.wording import Wording
+
+SIZE = HEIGHT, WIDTH = 48, 72
+LOOKS_DOWN = math.radians(20)
+UP = torch.tensor([0.0, -math.cos(LOOKS_DOWN), -math.sin(LOOKS_DOWN)], dtype=torch.float64)
+
+
+@pytest.fixture
+def above_a_floor(tmp_path):
+    """A photo taken 1.5 above a floor by a camera that looks down on it."""
+    photo = make_chunk(0)
+    camera = Cameras.from_fov(torch.eye(4), 60.0, HEIGHT, WIDTH)
+    depth = -1.5 / (camera.unproject(torch.ones(SIZE)).double() @ UP)
+    depth = depth.where((depth > 0) & (depth < 20), torch.inf).half().float()
+    photo = replace(photo, clip=Clip(torch.zeros(1, 3, *SIZE), camera[None], depth[None]))
+    manifest = replace(make_world(tmp_path / "other").manifest, height=HEIGHT, width=WIDTH)
+    with store.new_world(tmp_path / "world") as partial:
+        store.create(partial, manifest, photo.clip.video[0], photo, None, None)
+    return WorldStore(tmp_path / "world")
+
+
+def planned(world, path):
+    state = WorldState.from_chunks([world.chunk(0)])
+    return planning.plan_walk(path, state, world.manifest, Wording("a hall"), 0, lambda note: None)[1]
+
+
+def test_a_photo_that_looks_down_is_walked_into_level_and_its_horizon_stays_level(above_a_floor):
+    walked = planned(above_a_floor, "forward 0.3, left 90deg, forward 0.3")
+    assert float((walked.centres.double() @ UP).abs().max()) < 0.01
+    assert float(walked.centres[-1].double().norm()) == pytest.approx(0.3 * 2**0.5, rel=0.02)
+    rights = walked.camera_from_world[:, 0, :3].double()
+    assert float((rights @ UP).abs().max()) < 0.02
+    gaze = walked.camera_from_world[:, 2, :3].double() @ UP
+    torch.testing.assert_close(gaze, torch.full_like(gaze, -math.sin(LOOKS_DOWN)), atol=0.02, rtol=0)
+    back = planned(above_a_floor, "forward 0.3, left 90deg, back to start")
+    torch.testing.assert_close(back.camera_from_world[-1], torch.eye(4), atol=1e-5, rtol=0)
+
+
+def test_what_a_person_says_is_up_counts_for_more(above_a_floor):
+    above_a_floor.correct(up=(0.0, -1.0, 0.0))
+    walked = planned(above_a_floor, "forward 0.3, left 90deg, forward 0.3")
+    assert float(walked.centres[:, 1].abs().max()) < 1e-5
+
+
+def test_the_studio_plans_the_walk_that_the_session_takes(above_a_floor):
+    pytest.importorskip("viser", reason="the extra 'studio' is not installed")
+    from photowalk.studio.planning import plan_walk
+    from photowalk.studio.scenery import SceneryCache
+    from photowalk.studio.schemas import PathRequest
+
+    path = "forward 0.3, right 40deg"
+    shown = plan_walk(SceneryCache().get(above_a_floor.folder), PathRequest(path=path)).cameras
+    assert torch.equal(shown.camera_from_world[1:], planned(above_a_floor, path).camera_from_world)
