@@ -24,10 +24,10 @@ from photowalk.geometry.cameras import Cameras
 from photowalk.geometry.motions import look_at
 from photowalk.kernels.mesh_rays import RayCaster
 from photowalk.presets import load_preset
-from photowalk.reconstruct.lift import surface_of
 from photowalk.reconstruct.meshing import sound_views
 from photowalk.reconstruct.meshing.fusion import Field, fuse, looks_of, sizing_for
 from photowalk.reconstruct.meshing.surface import extract
+from photowalk.scene.surfaces import surface_of
 from photowalk.scene.types import Mesh, View
 from photowalk.synthetic import HELD_OUT_SEEDS, SyntheticWorld
 

@@ -23,7 +23,7 @@ from photowalk.models.depth_anything3.splats import harmonics_rotation, place_sp
 from photowalk.presets import depth_anything
 from photowalk.reconstruct import reconstruct
 from photowalk.reconstruct.feed_forward import NetworkLift
-from photowalk.reconstruct.lift import surface_of
+from photowalk.scene.surfaces import surface_of
 from photowalk.scene.types import Clip, Splats
 
 HEAD = HeadConfig(32, 8, (4, 8, 8, 8))

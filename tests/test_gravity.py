@@ -7,7 +7,7 @@ import torch
 
 from photowalk.geometry.cameras import Cameras
 from photowalk.geometry.motions import motion, rotation_from_euler
-from photowalk.reconstruct.gravity import EYE_HEIGHT, find_ceiling, find_ground, photo_up
+from photowalk.perception.gravity import EYE_HEIGHT, find_ceiling, find_ground, photo_up
 from photowalk.reconstruct.scale import scale_to
 from photowalk.scene.ground import Ground, read_ground, write_ground
 from photowalk.scene.types import View

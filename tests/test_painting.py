@@ -4,7 +4,7 @@ import torch
 from torch.nn.functional import grid_sample, normalize
 
 from photowalk.kernels.painting import Painter
-from photowalk.reconstruct.lift import surface_of
+from photowalk.scene.surfaces import surface_of
 from photowalk.synthetic import SyntheticWorld
 
 SIZE = (48, 72)

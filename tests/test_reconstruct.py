@@ -15,11 +15,12 @@ from photowalk.reconstruct.complete import close_gaps, complete
 from photowalk.reconstruct.corrections import evenly_spread
 from photowalk.reconstruct.fuse import Fused, add_view, drop_floaters, views_with_depth
 from photowalk.reconstruct.landing import FreeSpace
-from photowalk.reconstruct.lift import lift, surface_of
+from photowalk.reconstruct.lift import lift
 from photowalk.reconstruct.photometric import exposure_gain, ssim
 from photowalk.reconstruct.simplify import neighbours, simplify
 from photowalk.reconstruct.windows import batches
 from photowalk.scene.render import render
+from photowalk.scene.surfaces import surface_of
 from photowalk.scene.types import Clip, Scene, Splats, View
 
 

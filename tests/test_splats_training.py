@@ -17,7 +17,8 @@ from photowalk.models.splat_head import EVIDENCE, Corrections, SplatHead
 from photowalk.models.squeeze_features import SqueezeFeatures
 from photowalk.reconstruct import reconstruct
 from photowalk.reconstruct.learnt_lift import LearntLift, evidence
-from photowalk.reconstruct.lift import PixelAligned, lift, shrink, surface_of
+from photowalk.reconstruct.lift import PixelAligned, lift, shrink
+from photowalk.scene.surfaces import surface_of
 from photowalk.scene.types import Clip, View
 from photowalk.train.generated_walks import walk_into
 from photowalk.train.splats import (

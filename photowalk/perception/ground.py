@@ -1,6 +1,6 @@
 """Which way the ground of one picture faces, from its depth: what the published zoom program lays its steps along.
 
-A single plane in the lower part of the picture; the ground of a whole walk is found in reconstruct/gravity.py.
+A single plane in the lower part of the picture; the ground of a whole walk is found in perception/gravity.py.
 """
 
 from __future__ import annotations

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from photowalk.geometry.cameras import Cameras
 from photowalk.geometry.motions import motion, rotation_from_vector
-from photowalk.reconstruct.lift import Lifter, surface_of
+from photowalk.reconstruct.lift import Lifter
 from photowalk.reconstruct.photometric import exposure_gain
 from photowalk.scene.render import Rendered, render
+from photowalk.scene.surfaces import surface_of
 from photowalk.scene.types import Splats, View
 
 PYRAMID = (4, 2, 1)  # pixels along each side that are seen as one: large errors first

@@ -22,8 +22,8 @@ from photowalk.models.depth_anything3.pose_tokens import rigid_inverse
 from photowalk.models.depth_anything3.preprocess import preprocess
 from photowalk.models.depth_anything3.splats import PlacedSplats, place_splats
 from photowalk.perception.pose_alignment import align_cameras
-from photowalk.reconstruct.lift import Surface
 from photowalk.reconstruct.windows import batches, stream_views
+from photowalk.scene.surfaces import Surface
 from photowalk.scene.types import Clip, Splats, View
 
 WINDOW, OVERLAP = 128, 10  # views that the network sees at once, and of these those that it saw before

@@ -18,11 +18,12 @@ from torch import Tensor
 from photowalk.kernels.rasterise import SH_DC
 from photowalk.reconstruct.complete import close_gaps, complete
 from photowalk.reconstruct.landing import AGREEMENT, IN_FRONT, Description, FreeSpace, Landing, describe, land, nearest
-from photowalk.reconstruct.lift import FOOTPRINT, Lifter, PixelAligned, Surface, lift, surface_of
+from photowalk.reconstruct.lift import FOOTPRINT, Lifter, PixelAligned, lift
 from photowalk.reconstruct.photometric import exposure_gain
 from photowalk.reconstruct.simplify import merge, neighbours
 from photowalk.reconstruct.sky_dome import add_sky, build_dome
 from photowalk.reconstruct.windows import batches, stream_views
+from photowalk.scene.surfaces import Surface, surface_of
 from photowalk.scene.types import Clip, Scene, Splats, View
 
 BUDGET = 500_000  # splats of the geometry

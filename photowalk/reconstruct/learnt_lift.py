@@ -15,7 +15,8 @@ from torch import Tensor
 
 from photowalk.geometry.cameras import Cameras
 from photowalk.models.splat_head import BESIDE, Corrections, SplatHead
-from photowalk.reconstruct.lift import Surface, lift, shrink, surface_of
+from photowalk.reconstruct.lift import lift, shrink
+from photowalk.scene.surfaces import Surface, surface_of
 from photowalk.scene.types import Splats, View
 
 FAINTEST = 0.05  # splats of less opacity are left out

@@ -19,54 +19,13 @@ from photowalk.geometry.cameras import Cameras
 from photowalk.geometry.motions import quaternion_from_rotation, rotation_from_quaternion
 from photowalk.kernels.rasterise import SH_DC
 from photowalk.models.splat_head import Corrections
+from photowalk.scene.surfaces import STEEP, Surface, surface_of
 from photowalk.scene.types import Splats, View
 
 FOOTPRINT = 0.5  # standard deviation of a splat in pixels of its view: smaller ones leave gaps, larger ones blur
 FLATNESS = 0.15  # standard deviation along the normal, relative to the footprint
-WINDOW = 2  # pixels around each to which its plane is fitted
-RIDGE = 1e-3  # pixel^2; pulls planes with too few neighbours towards the frontal one
 STRETCH_MINIMUM = 0.1  # slants below this stretch a splat no further
 OPACITY = 0.98  # of a nearer one, rasterisers leave a splat out that would hide all behind it, and a dark dot stays
-STEEP = 0.06  # relative change of depth per pixel above which a pixel belongs to a ramp between surfaces, not to one
-
-
-@dataclass(frozen=True)
-class Surface:
-    """What the depth of a view says about each pixel."""
-
-    points: Tensor  # [H, W, 3] world
-    normals: Tensor  # [H, W, 3] world, unit, facing away from the camera
-    slant: Tensor  # [H, W] cosine between normal and ray, in (0, 1]
-    footprint: Tensor  # [H, W] world size of a pixel at the surface, across the ray
-    valid: Tensor  # [H, W] bool: depth is known, finite and no stretched edge
-
-
-def surface_of(depth: Tensor, camera: Cameras) -> Surface:
-    """depth [H, W] along +Z (0 = unknown, inf = sky) of one camera.
-
-    Inverse depth is linear in the pixel on any plane, w = n . ray with n / |n| the normal: a plane is fitted around
-    every pixel, to the neighbours that may lie on the same surface, which also takes the noise off the depth. A pixel
-    from which even the flatter side of a row or column is steep lies on a ramp between two surfaces.
-    """
-    known = (depth > 0) & torch.isfinite(depth)
-    inverse = torch.where(known, 1 / torch.where(known, depth, 1), 0)
-    slope = torch.maximum(*(_flatter_difference(inverse, known, axis).abs() for axis in (0, 1)))
-    inverse, across, down = _fit_planes(inverse, known)
-    focal, principal = camera.intrinsics[[0, 1], [0, 1]], camera.intrinsics[:2, 2]
-    columns = (torch.arange(camera.width).to(depth) + 0.5 - principal[0]) / focal[0]
-    rows = (torch.arange(camera.height).to(depth) + 0.5 - principal[1]) / focal[1]
-    n_x, n_y = focal[0] * across, focal[1] * down
-    normals = torch.stack([n_x, n_y, inverse - n_x * columns - n_y * rows[:, None]], dim=-1)
-    length = normals.norm(dim=-1).clamp_min(1e-12)
-    ray_length = (1 + columns.square() + rows.square()[:, None]).sqrt()
-    depth = torch.where(known, 1 / inverse.clamp_min(1e-12), 1)
-    return Surface(
-        points=camera.unproject(depth),
-        normals=(normals / length[..., None]) @ camera.camera_from_world[:3, :3],
-        slant=(inverse / (length * ray_length)).clamp(1e-3, 1),
-        footprint=depth / focal.mean(),
-        valid=known & (slope < STEEP * inverse),
-    )
 
 
 class Lifter(Protocol):
@@ -162,49 +121,3 @@ def _lying_in(normals: Tensor, rays: Tensor) -> Tensor:
     across = normalize(torch.where(head_on, any_across, across), dim=-1)
     along = torch.linalg.cross(across, normals)
     return quaternion_from_rotation(torch.stack([along, across, normals], dim=-1))
-
-
-def _fit_planes(inverse: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Least-squares plane through every pixel's window of inverse depth -> its value, d/dcolumn and d/drow [H, W].
-
-    Neighbours that could not be reached without a steep step are left out; without any, the plane is frontal.
-    """
-    height, width = inverse.shape
-    values = F.pad(torch.where(known, inverse, torch.inf)[None], [WINDOW] * 4, value=torch.inf)[0]
-    steps = range(-WINDOW, WINDOW + 1)
-    sums = torch.zeros(8, height, width, dtype=inverse.dtype, device=inverse.device)
-    count, x, y, xx, xy, yy, xw, yw = sums
-    total = torch.zeros_like(inverse)
-    for dy in steps:
-        for dx in steps:
-            change = values[WINDOW + dy : WINDOW + dy + height, WINDOW + dx : WINDOW + dx + width] - inverse
-            near = (change.abs() < STEEP * max(abs(dx), abs(dy), 0.5) * inverse).to(inverse.dtype)
-            change = torch.where(near > 0, change, 0)
-            count += near
-            x += dx * near
-            y += dy * near
-            xx += dx * dx * near
-            xy += dx * dy * near
-            yy += dy * dy * near
-            xw += dx * change
-            yw += dy * change
-            total += change
-    count = count.clamp_min(1)
-    mean_x, mean_y, mean_w = x / count, y / count, total / count
-    cxx, cyy = xx / count - mean_x**2 + RIDGE, yy / count - mean_y**2 + RIDGE
-    cxy, cxw, cyw = xy / count - mean_x * mean_y, xw / count - mean_x * mean_w, yw / count - mean_y * mean_w
-    determinant = cxx * cyy - cxy**2
-    across = (cxw * cyy - cyw * cxy) / determinant
-    down = (cyw * cxx - cxw * cxy) / determinant
-    return inverse + mean_w - across * mean_x - down * mean_y, across, down
-
-
-def _flatter_difference(values: Tensor, known: Tensor, axis: int) -> Tensor:
-    """Of the differences to the previous and the next known pixel along `axis`, the smaller one by magnitude."""
-    forward = torch.diff(values, dim=axis)
-    both_known = known.narrow(axis, 1, known.shape[axis] - 1) & known.narrow(axis, 0, known.shape[axis] - 1)
-    forward = torch.where(both_known, forward, torch.inf)
-    nothing = torch.full_like(values.narrow(axis, 0, 1), torch.inf)
-    after, before = torch.cat([forward, nothing], axis), torch.cat([nothing, forward], axis)
-    flatter = torch.where(after.abs() < before.abs(), after, before)
-    return torch.where(torch.isfinite(flatter), flatter, values)  # alone: as steep as an edge, so it will be dropped

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from photowalk.reconstruct.gravity import find_ceiling
+from photowalk.perception.gravity import find_ceiling
 from photowalk.scene.ground import Ground
 from photowalk.scene.types import View
 

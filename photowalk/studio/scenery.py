@@ -18,7 +18,7 @@ from torch import Tensor
 from photowalk.geometry.cameras import Cameras
 from photowalk.memory.policies import Candidates, GreedyCoverage
 from photowalk.memory.spatial_memory import SpatialMemory
-from photowalk.reconstruct.gravity import photo_up
+from photowalk.perception.gravity import photo_up
 from photowalk.scene.collision import Surfaces, known_surfaces
 from photowalk.scene.images import to_bytes
 from photowalk.scene.types import View

@@ -21,9 +21,9 @@ from photowalk.export.formats import FORMATS
 from photowalk.geometry import path_files, paths
 from photowalk.geometry.cameras import Cameras
 from photowalk.perception.captions import CaptionScene, TemplateCaptioner
+from photowalk.perception.gravity import find_ground
 from photowalk.presets import load_preset
 from photowalk.presets.nano import NANO_LAYOUT
-from photowalk.reconstruct.gravity import find_ground
 from photowalk.reconstruct.scale import scale_to
 from photowalk.studio import planning, schemas, uploads
 from photowalk.studio.access import MAX_UPLOAD_BYTES

@@ -14,8 +14,8 @@ from photowalk.geometry.path_files import is_path_file
 from photowalk.geometry.path_language import plan
 from photowalk.geometry.paths import PathError
 from photowalk.geometry.published_paths import follows_ground, plan_published
+from photowalk.perception.gravity import photo_up
 from photowalk.perception.ground import ground_normal
-from photowalk.reconstruct.gravity import photo_up
 from photowalk.scene.collision import shorten
 from photowalk.world.disk import WorldError
 from photowalk.world.manifest import Job, Manifest

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from photowalk.reconstruct.gravity import find_ground
+from photowalk.perception.gravity import find_ground
 from photowalk.reconstruct.meshing.cleaning import decimated, without_small_parts
 from photowalk.reconstruct.meshing.floor import close_floor
 from photowalk.reconstruct.meshing.fusion import fuse, looks_of, sizing_for

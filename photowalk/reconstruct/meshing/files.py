@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from photowalk.geometry.cameras import Cameras
+from photowalk.perception.gravity import find_ground
 from photowalk.reconstruct.fuse import views_with_depth
-from photowalk.reconstruct.gravity import find_ground
 from photowalk.reconstruct.meshing import Meshes, mesh_walk, sound_views
 from photowalk.reconstruct.scale import scale_to as scaled_to
 from photowalk.scene.ground import Ground, level, write_ground

@@ -17,8 +17,8 @@ from torch.nn.functional import normalize
 
 from photowalk.geometry.cameras import Cameras
 from photowalk.kernels.tsdf import SeenSurfaces, fuse_places
-from photowalk.reconstruct.lift import Surface, surface_of
 from photowalk.reconstruct.meshing.grid import Grid, Sizing, grid_of_keys, keys_at, sides_at, widened
+from photowalk.scene.surfaces import Surface, surface_of
 from photowalk.scene.types import View
 
 PIXELS = 1.5  # side of a cell, in pixels of the camera nearest to it

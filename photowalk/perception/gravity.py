@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from photowalk.reconstruct.lift import surface_of
 from photowalk.scene.ground import Ground
+from photowalk.scene.surfaces import surface_of
 from photowalk.scene.types import View
 
 TILT = 35.0  # degrees that the floor may lean against the cameras' mean up
