@@ -39,6 +39,23 @@ def test_a_pattern_goes_on_where_nothing_is_known():
     assert torch.equal(answer, synthesise(truth * known, known, guess))
 
 
+def test_what_continues_a_darker_corner_begins_as_dark():
+    """A sky that fades towards the photo's edge goes on without an edge; a wall that ends there still ends."""
+    columns = torch.arange(96.0)
+    sky = (0.8 - 0.12 * ((columns - 30) / 30).clamp_min(0).square()).expand(3, 64, 96)
+    grain = 0.02 * torch.rand(1, 64, 96, generator=torch.Generator().manual_seed(1))
+    known = columns.expand(64, 96) < 60
+    picture = (sky + grain) * known
+    answer = synthesise(picture, known, fill_smoothly(picture[None], known[None, None].float())[0])
+    profile = answer.mean((0, 1))
+    assert float(profile[56:].diff().abs().max()) < 0.03
+    assert abs(float(profile[60] - profile[59])) < 0.02
+    assert float(profile[60:].max()) < 0.85
+    picture[:, :, 52:60] = 0.1
+    answer = synthesise(picture, known, fill_smoothly(picture[None], known[None, None].float())[0])
+    assert float(answer.mean((0, 1))[59:62].diff().abs().max()) > 0.3
+
+
 @pytest.mark.parametrize("share", [0.0, 0.02, 1.0])
 def test_nothing_or_all_known_leaves_the_guess_or_the_picture(share):
     picture, guess = torch.rand(3, 21, 30), torch.rand(3, 21, 30)

@@ -7,6 +7,7 @@ understands nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,9 @@ _REACH = PATCH // 2
 _ROUNDS = {8: 4, 4: 4, 2: 3, 1: 2}  # of searching and voting, by how many pixels along each side are seen as one
 _JUMPS = (8, 4, 2, 1)  # pixels from which a neighbour's match is taken over
 _UPRIGHT = 0.3  # squared difference of colour that a patch from as much higher or lower as the picture is counts for
+_FADE = 1e-3  # 1 / pixels^2; over the root of its inverse, brightness goes over into that of the patches
+_EDGE = 0.2  # of [0, 1]; a larger step is where one thing ends and another begins
+_STEPS = 80  # of conjugate gradients
 _SPREAD = 8.0  # pixels^2; a patch's middle counts more than its rim
 
 
@@ -40,7 +44,9 @@ def synthesise(picture: Tensor, known: Tensor, guess: Tensor) -> Tensor:
             for _ in range(rounds):
                 match, difference = level.searched(answer, match, random)
                 answer = level.voted(answer, match, difference)
-    return torch.where(known, picture, answer if answer.shape == picture.shape else guess)
+            if cell == 1:
+                return torch.where(known, picture, level.without_edges(answer, match, difference).clamp(0, 1))
+    return torch.where(known, picture, guess)
 
 
 @dataclass(frozen=True)
@@ -110,21 +116,62 @@ class _Level:
 
     def voted(self, picture: Tensor, match: Tensor, difference: Tensor) -> Tensor:
         """The picture with its hole as the patches over it propose, the more alike the more heard."""
-        place = self.hole.nonzero()
+        voted = picture.clone()
+        voted[:, self.hole] = self._proposed(self.hole, picture, match, difference)
+        return voted
+
+    def without_edges(self, voted: Tensor, match: Tensor, difference: Tensor) -> Tensor:
+        """The picture with its hole in the slopes that the patches have within them, rather than with edges where one
+        ends and another one, from a brighter place, begins (Darabi et al. 2012, Image Melding): where a photo is
+        darker towards its corners, what continues it is so too, and brightens slowly."""
+        slopes, touched = [], []
+        for axis, reach in ((1, (_REACH - 1, _REACH)), (2, (_REACH, _REACH - 1))):
+            beside = self.hole.narrow(axis - 1, 1, self.hole.shape[axis - 1] - 1)
+            wanted = self.hole.clone()
+            wanted.narrow(axis - 1, 0, beside.shape[axis - 1]).logical_or_(beside)
+            wanted.narrow(axis - 1, wanted.shape[axis - 1] - 1, 1).zero_()
+            slope = _forward(voted, axis) * wanted
+            proposed = self._proposed(wanted, _forward(voted, axis), match, difference, reach)
+            smooth = (slope[:, wanted] - proposed).abs().amax(0) < _EDGE
+            slope[:, wanted] = torch.where(smooth, proposed, slope[:, wanted])
+            slopes.append(slope)
+            touched.append(wanted)
+
+        def against(picture: Tensor, slopes: list[Tensor] | None = None) -> Tensor:
+            """What is left of the normal equations of least squares."""
+            total = _FADE * picture
+            for axis, wanted, number in ((1, touched[0], 0), (2, touched[1], 1)):
+                off = _forward(picture, axis) * wanted
+                off = off if slopes is None else off - slopes[number]
+                total = total - off + torch.roll(off, 1, axis)
+            return total * self.hole
+
+        left = _FADE * voted * self.hole - against(voted, slopes)
+        return voted + _conjugate_gradients(against, left)
+
+    def _proposed(
+        self,
+        wanted: Tensor,
+        values: Tensor,
+        match: Tensor,
+        difference: Tensor,
+        last: tuple[int, int] = (_REACH, _REACH),
+    ) -> Tensor:
+        """Of `values` [C, h, w] those [C, N] that patches propose for the `wanted` [h, w] pixels, which lie at most
+        `last` rows and columns after their middles."""
+        place = wanted.nonzero()
         finite = difference[self.targets & difference.isfinite()]
         usual = finite.median().clamp_min(1e-4) if len(finite) else difference.new_tensor(1.0)
         trust = torch.where(self.targets, torch.exp(-difference / (2 * usual)), 0) + 1e-9
-        total, weight = torch.zeros_like(picture[:, self.hole]), torch.zeros_like(picture[0, self.hole])
-        for row in range(-_REACH, _REACH + 1):
-            for column in range(-_REACH, _REACH + 1):
+        total, weight = torch.zeros_like(values[:, wanted]), torch.zeros_like(values[0, wanted])
+        for row in range(-_REACH, last[0] + 1):
+            for column in range(-_REACH, last[1] + 1):
                 middle = self._inside(place - place.new_tensor([row, column]))
                 proposed = self._inside(match[middle[:, 0], middle[:, 1]] + place - middle)
                 heard = trust[middle[:, 0], middle[:, 1]] * torch.exp(-place.new_tensor(row**2 + column**2) / _SPREAD)
-                total += heard * picture[:, proposed[:, 0], proposed[:, 1]]
+                total += heard * values[:, proposed[:, 0], proposed[:, 1]]
                 weight += heard
-        voted = picture.clone()
-        voted[:, self.hole] = total / weight
-        return voted
+        return total / weight
 
     def _inside(self, places: Tensor, shape: torch.Size | None = None) -> Tensor:
         rows, columns = (shape or self.hole.shape)[:2]
@@ -134,3 +181,23 @@ class _Level:
 def _places(map_: Tensor) -> Tensor:
     rows, columns = (torch.arange(side, device=map_.device) for side in map_.shape)
     return torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1)
+
+
+def _forward(picture: Tensor, axis: int) -> Tensor:
+    """Differences to the next pixel along an axis, 0 at the last one."""
+    difference = torch.roll(picture, -1, axis) - picture
+    difference.narrow(axis, picture.shape[axis] - 1, 1).zero_()
+    return difference
+
+
+def _conjugate_gradients(matrix: Callable[[Tensor], Tensor], wanted: Tensor) -> Tensor:
+    """x such that matrix(x) is about `wanted`, for a symmetric positive matrix (Hestenes and Stiefel 1952)."""
+    x, left = torch.zeros_like(wanted), wanted
+    along, size = left, left.square().sum()
+    for _ in range(_STEPS):
+        there = matrix(along)
+        step = size / (along * there).sum().clamp_min(1e-12)
+        x, left = x + step * along, left - step * there
+        before, size = size, left.square().sum()
+        along = left + size / before.clamp_min(1e-12) * along
+    return x
