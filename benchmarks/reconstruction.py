@@ -157,7 +157,7 @@ def _methods(options: argparse.Namespace) -> list[Method]:
     methods += [Method("nano", *_learnt(weights, 1)), Method("fitted", *_learnt(weights, 1), fitted=True)]
     methods += [Method("refined", *_learnt(weights, 1), refined)]
     methods += [Method("pixel-aligned", PixelAligned(2), "no network"), Method("nano", *_learnt(weights, 2))]
-    methods += [Method("fitted", *_learnt(weights, 2), fitted=True)]
+    methods += [Method("fitted", *_learnt(weights, 2), fitted=True), Method("refined", *_learnt(weights, 2), refined)]
     return [replace(method, budget=options.splats) for method in methods]
 
 

@@ -19,9 +19,9 @@ _REACH = PATCH // 2
 _ROUNDS = {8: 4, 4: 4, 2: 3, 1: 2}  # of searching and voting, by how many pixels along each side are seen as one
 _JUMPS = (8, 4, 2, 1)  # pixels from which a neighbour's match is taken over
 _UPRIGHT = 0.3  # squared difference of colour that a patch from as much higher or lower as the picture is counts for
-_FADE = 1e-3  # 1 / pixels^2; over the root of its inverse, brightness goes over into that of the patches
+_FADE = 3e-4  # 1 / pixels^2; over the root of its inverse, brightness goes over into that of the patches
 _EDGE = 0.2  # of [0, 1]; a larger step is where one thing ends and another begins
-_STEPS = 80  # of conjugate gradients
+_STEPS = 100  # of conjugate gradients
 _SPREAD = 8.0  # pixels^2; a patch's middle counts more than its rim
 
 
