@@ -7,11 +7,12 @@
 Every 8th frame is held out. Synthetic walks have held-out seeds, exact frames and cameras and exact depth in every
 fourth frame; generated ones are nano's own walks from their first frames along the same cameras, compared with the
 frames that nano drew. Rows: pixel-aligned splats without a network; nano's splat head (--weights, the one in the
-package unless given); the one that has seen exact walks alone, if --exact-only gives it; nano's with colours fitted to
-the frames, as `photowalk reconstruct` does it ("fitted"); that followed by --refine steps ("refined"). Down-ratio 2
-makes a quarter of the splats of each frame. "evened" is PSNR with the exposure of each frame, "mended" PSNR with the
-exposure of the frames before and after and the camera that --refine found for these, which uses nothing of the frame
-itself; "look" the distance of picture features: nano's own, or SqueezeNet's with --features.
+package unless given); the one that has seen exact walks alone, if --exact-only gives it; nano's with wider splats and
+colours fitted to the frames, as `photowalk reconstruct` does it ("fitted"); that followed by --refine steps
+("refined"). Down-ratio 2 makes a quarter of the splats of each frame. "evened" is PSNR with the exposure of each
+frame, "mended" PSNR with the exposure of the frames before and after and the camera that --refine found for these,
+which uses nothing of the frame itself; "look" the distance of picture features: nano's own, or SqueezeNet's with
+--features.
 
 Every figure is kept in --work as soon as it is measured, so the benchmark may be stopped, by --minutes or otherwise,
 and called again; what is there is not measured twice. The table of all that is there is printed last.
@@ -41,7 +42,7 @@ from photowalk.models.squeeze_features import SqueezeFeatures, feature_distance
 from photowalk.models.weights import load_weights
 from photowalk.presets import load_preset
 from photowalk.presets.nano import WEIGHTS, nano_depth_network, nano_splat_head
-from photowalk.reconstruct import fit_colours, reconstruct, refine
+from photowalk.reconstruct import closed_from_nearer, fit_colours, reconstruct, refine
 from photowalk.reconstruct.corrections import Corrections, Track
 from photowalk.reconstruct.fuse import BUDGET
 from photowalk.reconstruct.learnt_lift import LearntLift
@@ -184,7 +185,7 @@ def _measured(clip: Clip, method: Method, features: SqueezeFeatures) -> tuple[Ro
     start = time.process_time()
     made = _refined(known, method) if method.steps else Refined(_made([known], method), Corrections.of({}, {}))
     if method.fitted:
-        made = replace(made, scene=fit_colours(made.scene, [known], frames=len(known)))
+        made = replace(made, scene=fit_colours(closed_from_nearer(made.scene), [known], frames=len(known)))
     seconds = time.process_time() - start
     between = [frame - number - 0.5 for number, frame in enumerate(held_out)]  # their places among the known ones
     return _judged(_evened(made, known, between), clip[held_out], between, features, with_depth, seconds)

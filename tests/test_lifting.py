@@ -7,7 +7,7 @@ from worlds import make_world
 
 from photowalk import World
 from photowalk.export.ply import write_ply
-from photowalk.reconstruct import fit_colours, reconstruct
+from photowalk.reconstruct import closed_from_nearer, fit_colours, reconstruct
 from photowalk.reconstruct.ahead import ahead
 from photowalk.reconstruct.fuse import views_with_depth
 from photowalk.reconstruct.meshing import mesh_walk
@@ -23,7 +23,7 @@ def test_splats_and_meshes_are_those_that_are_made_one_after_the_other(tmp_path)
     )
     clips = [store.chunk(0).clip]
     write_mesh(tmp_path / "collision.ply", mesh_walk(views_with_depth(clips)).collision)
-    scene = fit_colours(reconstruct(clips), clips, frames=len(clips[0]))
+    scene = fit_colours(closed_from_nearer(reconstruct(clips)), clips, frames=len(clips[0]))
     write_ply(tmp_path / "splats.ply", scene.everything)
     for name in ("collision.ply", "splats.ply"):
         assert (world.folder / "scene" / name).read_bytes() == (tmp_path / name).read_bytes()

@@ -2,6 +2,7 @@
 
 import math
 import weakref
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from rooms import ROOM, in_between, look, path, seen_from, walk
 from photowalk.evaluate.images import psnr
 from photowalk.geometry.cameras import Cameras
 from photowalk.geometry.motions import look_at
-from photowalk.reconstruct import fit_colours, reconstruct, refine, write_preview
+from photowalk.reconstruct import closed_from_nearer, fit_colours, reconstruct, refine, write_preview
 from photowalk.reconstruct.complete import close_gaps, complete
 from photowalk.reconstruct.corrections import evenly_spread
 from photowalk.reconstruct.fuse import Fused, add_view, drop_floaters, views_with_depth
@@ -167,6 +168,24 @@ def test_fitted_colours_bring_unseen_frames_closer_and_change_nothing_else():
         kept = ("means", "scales", "rotations", "opacities")
         assert all(torch.equal(getattr(old, name), getattr(new, name)) for name in kept)
     assert told[-1] == (len(told), len(told))
+
+
+def nearer(camera, times=3):
+    """A camera at the same place with more pixels for what it sees."""
+    intrinsics = camera.intrinsics.clone()
+    intrinsics[:2] *= times
+    return replace(camera, intrinsics=intrinsics, height=times * camera.height, width=times * camera.width)
+
+
+def test_no_gaps_open_between_splats_in_a_picture_of_more_pixels():
+    clip = walk()
+    scene, camera = reconstruct([clip]), nearer(clip.cameras[3])
+    before, after = (render(of.everything, camera).alpha for of in (scene, closed_from_nearer(scene)))
+    assert float((before < 0.9).float().mean()) > 0.02
+    assert float((after < 0.9).float().mean()) < 0.2 * float((before < 0.9).float().mean())
+    closed = closed_from_nearer(scene)
+    refined = refine(lambda _: scene, lambda: [clip], frames=len(clip), steps=8)
+    assert bool((refined.scene.splats.scales >= 0.999 * closed.splats.scales).all())
 
 
 def test_fitted_colours_hardly_follow_a_frame_of_elsewhere_or_of_other_exposure():

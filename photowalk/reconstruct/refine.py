@@ -15,7 +15,7 @@ from torch import Tensor
 
 from photowalk.geometry.cameras import Cameras
 from photowalk.reconstruct.camera_step import lay_on
-from photowalk.reconstruct.colours import fit_colours
+from photowalk.reconstruct.colours import closed_from_nearer, fit_colours
 from photowalk.reconstruct.corrections import Corrections, frames_of, lay_walk_on, move_between, visits
 from photowalk.reconstruct.fuse import PIXEL_ALIGNED
 from photowalk.reconstruct.lift import Lifter
@@ -66,7 +66,7 @@ def refine(
     if corrections.move_cameras:
         scene = make(corrections.clips(walk()))
         corrections = lay_walk_on(scene, walk, count=steps, lifter=lifter, known=corrections, on_view=tell)
-    scene = fit_colours(scene, corrections.clips(walk()), frames=frames, on_step=lambda *_: tell())
+    scene = fit_colours(closed_from_nearer(scene), corrections.clips(walk()), frames=frames, on_step=lambda *_: tell())
     return _fit(scene, walk, corrections, frames=frames, steps=steps, on_step=on_step)
 
 
@@ -114,7 +114,9 @@ class _Fitted:
             "logit": torch.logit(start.opacities.clamp(0.01, 0.99)),
             "colour": start.colours.clone(),
         }
-        self._adam = {name: _Adam(value, _RATES[name]) for name, value in self._values.items()}
+        # Splats may grow, not shrink: gaps would open between them in pictures from nearer than the frames.
+        least = {"stretch": 0.0}
+        self._adam = {name: _Adam(value, _RATES[name], least.get(name)) for name, value in self._values.items()}
 
     def step(self, image: Tensor, camera: Cameras, typical: float | None) -> tuple[float, Tensor]:
         """One frame [3, H, W] fitted a little better -> what the loss of a frame typically is, by now, and the gain [3]
@@ -160,7 +162,7 @@ def _formed(start: Splats, values: Mapping[str, Tensor]) -> Splats:
     spread = start.scales[:, 1:2]  # of the middle axis: the third is thin, and shifts along it must be possible
     return Splats(
         means=start.means + spread * values["shift"],
-        scales=start.scales * values["stretch"].clamp(-2, 2).exp(),
+        scales=start.scales * values["stretch"].clamp_max(2).exp(),
         rotations=F.normalize(values["turn"], dim=-1),
         opacities=torch.sigmoid(values["logit"]),
         colours=values["colour"],
@@ -171,8 +173,9 @@ class _Adam:
     """Adam (Kingma and Ba 2015) on some rows of a tensor [N, *] at a time, which it changes in place; every row has a
     step number of its own."""
 
-    def __init__(self, values: Tensor, rate: float) -> None:
-        self.rate, self._values = rate, values
+    def __init__(self, values: Tensor, rate: float, least: float | None = None) -> None:
+        """The values start and stay no smaller than `least`."""
+        self.rate, self._values, self._least = rate, values, least
         self._mean, self._square = torch.zeros_like(values), torch.zeros_like(values)
         self._steps = torch.zeros(len(values), *[1] * (values.ndim - 1)).to(values)
 
@@ -183,4 +186,5 @@ class _Adam:
         square = torch.lerp(slope.square(), self._square[rows], forget_square)
         self._steps[rows], self._mean[rows], self._square[rows] = steps, mean, square
         size = (square / (1 - forget_square**steps)).sqrt() + _UNMOVED
-        self._values[rows] -= self.rate * mean / (1 - forget_mean**steps) / size
+        stepped = self._values[rows] - self.rate * mean / (1 - forget_mean**steps) / size
+        self._values[rows] = stepped if self._least is None else stepped.clamp_min(self._least)

@@ -17,7 +17,7 @@ from photowalk.kernels.launch import load_kernels
 from photowalk.models.splat_head import RATIOS
 from photowalk.presets.depth_anything import gives_splats, splat_network
 from photowalk.presets.preset import Preset
-from photowalk.reconstruct import fit_colours, reconstruct, refine, write_preview
+from photowalk.reconstruct import closed_from_nearer, fit_colours, reconstruct, refine, write_preview
 from photowalk.reconstruct.feed_forward import NetworkLift
 from photowalk.reconstruct.learnt_lift import LearntLift
 from photowalk.reconstruct.lift import Lifter, PixelAligned
@@ -126,7 +126,10 @@ def _splats(
         if wishes.legacy:
             return make(walk())
         return fit_colours(
-            make(walk()), walk(), frames=frames, on_step=lambda done, total: on_step(Progress("colours", done, total))
+            closed_from_nearer(make(walk())),
+            walk(),
+            frames=frames,
+            on_step=lambda done, total: on_step(Progress("colours", done, total)),
         )
     return refine(
         make,
