@@ -124,30 +124,23 @@ class _Level:
         """The picture with its hole in the slopes that the patches have within them, rather than with edges where one
         ends and another one, from a brighter place, begins (Darabi et al. 2012, Image Melding): where a photo is
         darker towards its corners, what continues it is so too, and brightens slowly."""
-        slopes, touched = [], []
-        for axis, reach in ((1, (_REACH - 1, _REACH)), (2, (_REACH, _REACH - 1))):
-            beside = self.hole.narrow(axis - 1, 1, self.hole.shape[axis - 1] - 1)
-            wanted = self.hole.clone()
-            wanted.narrow(axis - 1, 0, beside.shape[axis - 1]).logical_or_(beside)
-            wanted.narrow(axis - 1, wanted.shape[axis - 1] - 1, 1).zero_()
-            slope = _forward(voted, axis) * wanted
-            proposed = self._proposed(wanted, _forward(voted, axis), match, difference, reach)
-            smooth = (slope[:, wanted] - proposed).abs().amax(0) < _EDGE
-            slope[:, wanted] = torch.where(smooth, proposed, slope[:, wanted])
-            slopes.append(slope)
-            touched.append(wanted)
+        touched, lacking = [], torch.zeros_like(voted)
+        for axis, last in ((1, (_REACH - 1, _REACH)), (2, (_REACH, _REACH - 1))):
+            beside = self.hole | torch.roll(self.hole, -1, axis - 1)
+            beside.narrow(axis - 1, -1, 1).zero_()
+            slope, change = _slope(voted, axis), torch.zeros_like(voted)
+            asked = self._proposed(beside, slope, match, difference, last) - slope[:, beside]
+            change[:, beside] = torch.where(asked.abs().amax(0) < _EDGE, asked, 0)
+            lacking += _slope_transposed(change, axis)
+            touched.append((axis, beside))
 
-        def against(picture: Tensor, slopes: list[Tensor] | None = None) -> Tensor:
-            """What is left of the normal equations of least squares."""
-            total = _FADE * picture
-            for axis, wanted, number in ((1, touched[0], 0), (2, touched[1], 1)):
-                off = _forward(picture, axis) * wanted
-                off = off if slopes is None else off - slopes[number]
-                total = total - off + torch.roll(off, 1, axis)
+        def normal_equations(change: Tensor) -> Tensor:
+            total = _FADE * change
+            for axis, beside in touched:
+                total = total + _slope_transposed(_slope(change, axis) * beside, axis)
             return total * self.hole
 
-        left = _FADE * voted * self.hole - against(voted, slopes)
-        return voted + _conjugate_gradients(against, left)
+        return voted + _conjugate_gradients(normal_equations, lacking * self.hole)
 
     def _proposed(
         self,
@@ -183,11 +176,16 @@ def _places(map_: Tensor) -> Tensor:
     return torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1)
 
 
-def _forward(picture: Tensor, axis: int) -> Tensor:
+def _slope(picture: Tensor, axis: int) -> Tensor:
     """Differences to the next pixel along an axis, 0 at the last one."""
-    difference = torch.roll(picture, -1, axis) - picture
-    difference.narrow(axis, picture.shape[axis] - 1, 1).zero_()
-    return difference
+    slope = torch.roll(picture, -1, axis) - picture
+    slope.narrow(axis, -1, 1).zero_()
+    return slope
+
+
+def _slope_transposed(slope: Tensor, axis: int) -> Tensor:
+    """The transpose of `_slope`, where the last pixel's is 0."""
+    return torch.roll(slope, 1, axis) - slope
 
 
 def _conjugate_gradients(matrix: Callable[[Tensor], Tensor], wanted: Tensor) -> Tensor:
