@@ -28,10 +28,14 @@ class Painter:
 
     def look(self, image: Tensor, depth: Tensor, camera_from_world: Tensor, intrinsics: Tensor) -> None:
         """Take the colours of one view: image [3, H, W], depth [H, W] along +Z (what is not > 0 shows nothing)."""
-        pose = [float(value) for value in camera_from_world.flatten()]
-        lens = [float(value) for value in intrinsics.flatten()]
-        view = [wp.mat44(*pose), wp.mat33(*lens), wp.from_torch(depth.float().contiguous())]
-        view.append(wp.from_torch(image.float().movedim(0, -1).contiguous(), dtype=wp.vec3))
+        centre = -camera_from_world[:3, :3].T @ camera_from_world[:3, 3]
+        view = [
+            wp.mat44(*camera_from_world.flatten().tolist()),
+            wp.mat33(*intrinsics.flatten().tolist()),
+            wp.vec3(*centre.tolist()),
+            wp.from_torch(depth.float().contiguous()),
+            wp.from_torch(image.float().movedim(0, -1).contiguous(), dtype=wp.vec3),
+        ]
         painted = [wp.from_torch(self._merit), wp.from_torch(self._light, dtype=wp.vec3)]
         where = [wp.from_torch(self._places, dtype=wp.vec3), wp.from_torch(self._normals, dtype=wp.vec3)]
         device = device_of(self._places)
@@ -53,6 +57,7 @@ def _paint(
     normals: wp.array(dtype=wp.vec3),
     pose: wp.mat44,
     lens: wp.mat33,
+    centre: wp.vec3,
     depth: wp.array2d(dtype=wp.float32),
     image: wp.array2d(dtype=wp.vec3),
     first: int,
@@ -61,22 +66,6 @@ def _paint(
     light: wp.array(dtype=wp.vec3),
 ):
     block = first + wp.tid()
-    centre = -(
-        wp.transpose(
-            wp.mat33(
-                pose[0, 0],
-                pose[0, 1],
-                pose[0, 2],
-                pose[1, 0],
-                pose[1, 1],
-                pose[1, 2],
-                pose[2, 0],
-                pose[2, 1],
-                pose[2, 2],
-            )
-        )
-        * wp.vec3(pose[0, 3], pose[1, 3], pose[2, 3])
-    )
     for n in range(block * run, wp.min(block * run + run, places.shape[0])):
         place = places[n]
         there = pose * wp.vec4(place[0], place[1], place[2], 1.0)

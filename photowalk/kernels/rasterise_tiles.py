@@ -121,8 +121,24 @@ def _launch(kernel: wp.Kernel, arguments: list, tiles: Tiles, device: torch.devi
 
 
 @wp.func
+def _row_and_column(tile: int, pixel: int, side: int, columns: int):
+    return (tile / columns) * side + pixel / side, (tile % columns) * side + pixel % side
+
+
+@wp.func
 def _fall_off(conic: wp.vec3, dx: float, dy: float) -> float:
     return 0.5 * (conic[0] * dx * dx + conic[2] * dy * dy) + conic[1] * dx * dy
+
+
+@wp.func
+def _alpha(centre: wp.vec2, conic: wp.vec3, opacity: float, x: float, y: float) -> float:
+    """What a Gaussian takes of the light at a place; 0 where that is too little to be looked at."""
+    q = _fall_off(conic, x - centre[0], y - centre[1])
+    if q >= 0.0 and q < 6.0:  # beyond 6 even an opaque Gaussian is below ALPHA_MINIMUM
+        alpha = wp.min(opacity * wp.exp(-q), _ALPHA_MAXIMUM)
+        if alpha >= _ALPHA_MINIMUM:
+            return alpha
+    return 0.0
 
 
 @wp.kernel
@@ -143,9 +159,7 @@ def _forward(
 ):
     thread = wp.tid()
     tile = first_tile + thread / (side * side)
-    pixel = thread % (side * side)
-    i = (tile / columns) * side + pixel / side
-    j = (tile % columns) * side + pixel % side
+    i, j = _row_and_column(tile, thread % (side * side), side, columns)
     if i >= transmittance.shape[0] or j >= transmittance.shape[1]:
         return
     x = float(j) + 0.5
@@ -156,20 +170,17 @@ def _forward(
     stop = first[tile]
     for pair in range(first[tile], first[tile + 1]):
         splat = splats[pair]
-        centre = centres[splat]
-        q = _fall_off(conics[splat], x - centre[0], y - centre[1])
-        if q >= 0.0 and q < 6.0:  # beyond 6 even an opaque Gaussian is below ALPHA_MINIMUM
-            alpha = wp.min(opacities[splat] * wp.exp(-q), _ALPHA_MAXIMUM)
-            if alpha >= _ALPHA_MINIMUM:
-                remaining = light * (1.0 - alpha)
-                if remaining < _TRANSMITTANCE_MINIMUM:
-                    break
-                feature = features[splat]
-                total += (alpha * light) * feature
-                if light > 0.5 and remaining <= 0.5:
-                    half_way = feature[3]
-                light = remaining
-                stop = pair + 1
+        alpha = _alpha(centres[splat], conics[splat], opacities[splat], x, y)
+        if alpha > 0.0:
+            remaining = light * (1.0 - alpha)
+            if remaining < _TRANSMITTANCE_MINIMUM:
+                break
+            feature = features[splat]
+            total += (alpha * light) * feature
+            if light > 0.5 and remaining <= 0.5:
+                half_way = feature[3]
+            light = remaining
+            stop = pair + 1
     blended[i, j] = total
     transmittance[i, j] = light
     median[i, j] = half_way
@@ -198,9 +209,7 @@ def _backward(
 ):
     thread = wp.tid()
     tile = first_tile + thread / (side * side)
-    pixel = thread % (side * side)
-    i = (tile / columns) * side + pixel / side
-    j = (tile % columns) * side + pixel % side
+    i, j = _row_and_column(tile, thread % (side * side), side, columns)
     if i >= transmittance.shape[0] or j >= transmittance.shape[1]:
         return
     x = float(j) + 0.5
@@ -254,9 +263,7 @@ def _share_out(
 ):
     thread = wp.tid()
     tile = first_tile + thread / (side * side)
-    pixel = thread % (side * side)
-    i = (tile / columns) * side + pixel / side
-    j = (tile % columns) * side + pixel % side
+    i, j = _row_and_column(tile, thread % (side * side), side, columns)
     if i >= values.shape[0] or j >= values.shape[1]:
         return
     x = float(j) + 0.5
@@ -265,13 +272,10 @@ def _share_out(
     light = wp.float32(1.0)
     for pair in range(first[tile], first[tile + 1]):
         splat = splats[pair]
-        centre = centres[splat]
-        q = _fall_off(conics[splat], x - centre[0], y - centre[1])
-        if q >= 0.0 and q < 6.0:
-            alpha = wp.min(opacities[splat] * wp.exp(-q), _ALPHA_MAXIMUM)
-            if alpha >= _ALPHA_MINIMUM:
-                remaining = light * (1.0 - alpha)
-                if remaining < _TRANSMITTANCE_MINIMUM:
-                    break
-                wp.atomic_add(shares, pair, (alpha * light) * value)
-                light = remaining
+        alpha = _alpha(centres[splat], conics[splat], opacities[splat], x, y)
+        if alpha > 0.0:
+            remaining = light * (1.0 - alpha)
+            if remaining < _TRANSMITTANCE_MINIMUM:
+                break
+            wp.atomic_add(shares, pair, (alpha * light) * value)
+            light = remaining

@@ -25,6 +25,7 @@ from photowalk.scene.types import Clip, Scene, Splats
 
 # Learning rates, in the units that _Fitted states.
 _RATES = {"shift": 0.06, "stretch": 0.03, "turn": 0.009, "logit": 0.15, "colour": 0.06}
+_LEAST = {"stretch": 0.0}  # splats may grow, not shrink: gaps would open between them in pictures of more pixels
 _UNMOVED = 0.02  # gradients below this, in units of one pixel's loss, move a splat less than its rate
 _BETAS = (0.9, 0.99)  # Adam's memory of gradients and of their squares
 _LAST_RATE = 0.1  # of the first one
@@ -114,9 +115,7 @@ class _Fitted:
             "logit": torch.logit(start.opacities.clamp(0.01, 0.99)),
             "colour": start.colours.clone(),
         }
-        # Splats may grow, not shrink: gaps would open between them in pictures from nearer than the frames.
-        least = {"stretch": 0.0}
-        self._adam = {name: _Adam(value, _RATES[name], least.get(name)) for name, value in self._values.items()}
+        self._adam = {name: _Adam(value, _RATES[name], _LEAST.get(name)) for name, value in self._values.items()}
 
     def step(self, image: Tensor, camera: Cameras, typical: float | None) -> tuple[float, Tensor]:
         """One frame [3, H, W] fitted a little better -> what the loss of a frame typically is, by now, and the gain [3]
