@@ -3,8 +3,10 @@
     python benchmarks/nano_ablation.py --data CLIPS [--work runs/ablation] [--steps 100] [--worlds 2] [--frames 401]
 
 Every variant is trained on with the same steps, clips and chance from the same weights (--start, default: those that
-come with the package); then all walk there and back through held-out worlds. One table: revisits, camera, drift. Stop
-it at any time; the next call goes on. CLIPS are folders of clips (python -m photowalk.synthetic makes some).
+come with the package); then all walk to and fro through held-out worlds, so that frames 80, 240 and 400 look from one
+place. One table: revisits, camera, drift. "Denoiser alone" leaves the detail stage out, which keeps pictures near what
+memory shows. Stop it at any time; the next call goes on. CLIPS are folders of clips (python -m photowalk.synthetic
+makes some).
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
-from nano_quality import CHUNK, camera_errors, drift, generate, nano_with, revisits, walk
+from nano_quality import CHUNK, camera_errors, drift, generate, nano_with, seen_again, to_and_fro
 from torch import nn
 
 from photowalk.data.clips import find_clips
@@ -35,7 +37,7 @@ from photowalk.world.generator import Generator
 SCORES = ("revisit, dB", "turned, deg", "walked, %", "colour lost, of 255", "sharpness lost, %")
 
 
-rendered = lru_cache(1)(walk)  # all variants walk through a world before the next is drawn
+rendered = lru_cache(1)(to_and_fro)  # all variants walk through a world before the next is drawn
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,14 @@ class Variant:
     own_past: float = Objective.own_past
     correspondence: bool = True
     memory: bool = True
+    detail: bool = True
 
     def dress(self, generator: Generator) -> Generator:
         config = generator.config
         conditioning = replace(config.conditioning, correspondence=self.correspondence)
         return replace(
             generator,
+            detail=generator.detail if self.detail else None,
             config=replace(config, conditioning=conditioning, recall=config.recall if self.memory else None),
         )
 
@@ -59,6 +63,8 @@ VARIANTS = {
     "without self-augmentation": Variant("plain", own_past=0.0),
     "without correspondence": Variant("uncorresponding", correspondence=False),
     "memory emptied at run time": Variant("whole", memory=False),
+    "denoiser alone": Variant("whole", detail=False),
+    "alone, without self-augmentation": Variant("plain", own_past=0.0, detail=False),
 }
 
 
@@ -84,9 +90,9 @@ def main() -> None:
             print(f"world {seed}, {name}: " + ", ".join(f"{s} {v:.2f}" for s, v in zip(SCORES, scores)), flush=True)
             rows[name].append(scores)
     print(f"{arguments.worlds} held-out worlds, {arguments.frames} frames, {arguments.steps} steps of training")
-    print(f"{'':28}" + "".join(f"{score:>22}" for score in SCORES))
+    print(f"{'':34}" + "".join(f"{score:>22}" for score in SCORES))
     for name, scores in rows.items():
-        print(f"{name:28}" + "".join(f"{value:22.2f}" for value in torch.tensor(scores).nanmean(0).tolist()))
+        print(f"{name:34}" + "".join(f"{value:22.2f}" for value in torch.tensor(scores).nanmean(0).tolist()))
 
 
 def _train(variant: Variant, clips: list[Path], work: Path, start: Path, steps: int, rate: float) -> None:
@@ -125,7 +131,7 @@ def _scores(generator: Generator, clip: Clip) -> list[float]:
     errors = camera_errors(video, clip)
     turned, walked = torch.tensor(errors).mean(0).tolist() if errors else (float("nan"), float("nan"))
     colour, sharpness = (float(loss) for loss in drift(video, clip))
-    return [float(revisits(video)), turned, 100 * walked, colour, 100 * sharpness]
+    return [float(seen_again(video)), turned, 100 * walked, colour, 100 * sharpness]
 
 
 if __name__ == "__main__":

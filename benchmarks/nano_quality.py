@@ -1,11 +1,14 @@
 """What nano's parts and whole reach on held-out worlds, beside the bars that they are to reach.
 
-    python benchmarks/nano_quality.py [--worlds 20] [--frames 401] [--only codec,depth,walks,steps,pace]
-        [--photos FOLDER] [--office FOLDER] [--weights FOLDER] [--processes 2] [--results runs/nano_quality]
+    python benchmarks/nano_quality.py [--worlds 20] [--frames 401] [--only codec,depth,walks,drift,steps,pace]
+        [--photos FOLDER] [--office FOLDER] [--weights FOLDER] [--plain FOLDER] [--processes 2]
+        [--results runs/nano_quality]
 
 PHOTOS is a folder of photographs that nothing was fitted on, OFFICE an RGB-D walk whose last 50 frames nothing was
 trained on; without them their rows are left out. All worlds have held-out seeds; codec and depth are judged on all
-twenty, walks on the first --worlds of them. WEIGHTS holds another denoiser and text encoder than the package's.
+twenty, walks on the first --worlds of them. WEIGHTS holds another denoiser and text encoder than the package's, PLAIN
+those of one that never trained behind a past of its own, which drift is compared with. Drift is measured with frames
+as they are and without the detail stage, where it is the denoiser's alone.
 
 What was measured is kept in RESULTS, apart for every set of weights: a call that was stopped goes on, one with more
 worlds adds to what is there, and --only NAMES shows some of the rows. Measure again after changes of code by removing
@@ -49,9 +52,9 @@ CHUNK = 80
 MOVING = 33  # frames that the codec is judged on
 OFFICE_HELD_OUT = 50  # frames at the end
 CAMERA_EVERY = 20  # frames
-KNOWN_EARLY, KNOWN_LATE = 80, 400  # the frames whose colour and sharpness are compared
+KNOWN_EARLY, KNOWN_LATE = 80, 400  # the frames whose colour and sharpness are compared, seen from the same place
 STEP_WORLDS = 3  # that are sampled in 35 steps too
-ROWS = ("pace", "codec", "depth", "walks", "steps")
+ROWS = ("pace", "codec", "depth", "walks", "drift", "steps")
 
 Figures = dict[str, float]
 
@@ -81,6 +84,7 @@ def main() -> None:
     parser.add_argument("--photos", type=Path)
     parser.add_argument("--office", type=Path)
     parser.add_argument("--weights", type=Path, help="a folder with another denoiser and its text encoder")
+    parser.add_argument("--plain", type=Path, help="a folder with a denoiser that saw true pasts alone, for drift")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--results", type=Path, default=Path("runs/nano_quality"))
     arguments = parser.parse_args()
@@ -131,6 +135,13 @@ def jobs(kind: str, arguments: argparse.Namespace) -> list[Job]:
         return [Job(f"depth_{seed}", _depth, (seed, frames)) for seed in HELD_OUT_SEEDS] + office
     if kind == "walks":
         return [Job(f"walk_{seed}_{frames}", _walk, (seed, frames, weights)) for seed in walked]
+    if kind == "drift":
+        plain = {f"plain_{digest(arguments.plain)}": arguments.plain} if arguments.plain else {}
+        return [
+            Job(f"drift_{name}_{seed}_{frames}", _drift, (seed, frames, folder))
+            for name, folder in {"kept": weights, **plain}.items()
+            for seed in walked
+        ]
     return [Job(f"steps_{seed}", _steps, (seed, weights)) for seed in walked[:STEP_WORLDS]]
 
 
@@ -213,17 +224,24 @@ def _walk(seed: int, frames: int, weights: Path | None) -> Figures:
     generator, clip = nano_with(weights), walk(seed, frames)
     emptied = replace(generator, config=replace(generator.config, recall=None))
     video = generate(generator, clip)
-    colour, sharpness = drift(video, clip)
     turned, walked = torch.tensor(camera_errors(video, clip) or [(float("nan"),) * 2]).mean(0).tolist()
     return {
         "revisit": float(revisits(video)),
         "emptied": float(revisits(generate(emptied, clip))),
-        "colour": float(colour),
-        "sharpness": float(sharpness),
         "turned": turned,
         "walked": walked,
         **_first_chunk(generator, video, clip),
     }
+
+
+def _drift(seed: int, frames: int, weights: Path | None) -> Figures:
+    """A walk to and fro between the same two places, with nano as it is and with its denoiser alone."""
+    generator, clip = nano_with(weights), to_and_fro(seed, frames)
+    figures = {}
+    for name, walker in (("", generator), ("alone_", replace(generator, detail=None))):
+        colour, sharpness = drift(generate(walker, clip), clip)
+        figures |= {f"{name}colour": float(colour), f"{name}sharpness": float(sharpness)}
+    return figures
 
 
 def _first_chunk(generator: Generator, video: Tensor, clip: Clip) -> Figures:
@@ -273,6 +291,21 @@ def walk(seed: int, frames: int, shown: int | None = None) -> Clip:
     return out if shown else out[[*range(half), *range(half - 2, -1, -1)]]  # the way back shows the same frames
 
 
+def to_and_fro(seed: int, frames: int) -> Clip:
+    """A chunk's way out through a held-out world, back, out again, and so on."""
+    out = walk(seed, 2 * CHUNK + 1, CHUNK + 1)
+    return out[to_and_fro_places(frames)]
+
+
+def to_and_fro_places(frames: int) -> list[int]:
+    return [CHUNK - abs(CHUNK - frame % (2 * CHUNK)) for frame in range(frames)]
+
+
+def seen_again(video: Tensor) -> Tensor:
+    """PSNR of a walk to and fro against its first chunk."""
+    return psnr(video[CHUNK + 1 :], video[to_and_fro_places(len(video))[CHUNK + 1 :]]).mean()
+
+
 def begin(generator: Generator, clip: Clip):
     """The world of the clip's first frame, whose depth is given."""
     photo = clip.view(0)
@@ -294,9 +327,9 @@ def revisits(video: Tensor) -> Tensor:
 
 
 def drift(video: Tensor, clip: Clip) -> tuple[Tensor, Tensor]:
-    """How much worse a late frame is than an early one where both show what the photo showed: in colour (mean error of
-    a channel's mean, of 255) and in sharpness (share of the truth's that is lost). Late is the last frame of a walk
-    that is too short."""
+    """How much worse a late frame is than an early one from the same place where they show what the photo showed: in
+    colour (mean error of a channel's mean, of 255) and in sharpness (share of the truth's that is lost). `clip` goes
+    to and fro; late is the last frame of a walk that is too short."""
     early, late = (_worn(video, clip, min(frame, len(video) - 1)) for frame in (KNOWN_EARLY, KNOWN_LATE))
     return late[0] - early[0], late[1] - early[1]
 
@@ -359,8 +392,19 @@ def _walk_rows(found: dict[str, Figures]) -> Iterator[Row]:
     for what, name in (("nano", ""), ("warp and fill", "warp_")):
         figure = f"{mean[f'{name}known']:.1f} / {mean[f'{name}invented']:.1f} dB"
         yield Row(f"first chunk, known / invented pixels: {what}", figure)
-    yield Row(f"colour lost on known surfaces, frame {KNOWN_LATE} over {KNOWN_EARLY}", f"{mean['colour']:+.2f} of 255")
-    yield Row("sharpness lost there, share of the truth's", f"{100 * mean['sharpness']:+.1f} %")
+
+
+def _drift_rows(found: dict[str, Figures]) -> Iterator[Row]:
+    """What is lost at frame 400 beyond frame 80; a plain denoiser's loss first, as far as it was measured."""
+    kept, plain = ([each for name, each in found.items() if (f"_{kind}_" in name)] for kind in ("kept", "plain"))
+    for what, place in (("known surfaces", ""), ("the same, denoiser alone", "alone_")):
+        for thing, unit, scale in (("colour", "of 255", 1), ("sharpness", "%", 100)):
+            lost = scale * _mean([each[place + thing] for each in kept])
+            figure, passed = f"{lost:+.2f} {unit}", None
+            if plain:
+                before = scale * _mean([each[place + thing] for each in plain])
+                figure, passed = f"{before:+.2f} to {figure}", lost <= before / 2 if before > 0 else None
+            yield Row(f"{thing} lost, {what}, frame {KNOWN_LATE} over {KNOWN_EARLY}", figure, "half of plain", passed)
 
 
 def _step_rows(found: dict[str, Figures]) -> Iterator[Row]:
@@ -386,6 +430,7 @@ TABLES: dict[str, Callable[[dict[str, Figures]], Iterator[Row]]] = {
     "codec": _codec_rows,
     "depth": _depth_rows,
     "walks": _walk_rows,
+    "drift": _drift_rows,
     "steps": _step_rows,
 }
 
