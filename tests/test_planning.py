@@ -7,6 +7,7 @@ import pytest
 import torch
 from worlds import make_chunk, make_world
 
+from photowalk.geometry import paths
 from photowalk.geometry.cameras import Cameras
 from photowalk.scene.types import Clip
 from photowalk.world import planning, store
@@ -48,6 +49,25 @@ def test_a_photo_that_looks_down_is_walked_into_level_and_its_horizon_stays_leve
     torch.testing.assert_close(gaze, torch.full_like(gaze, -math.sin(LOOKS_DOWN)), atol=0.02, rtol=0)
     back = planned(above_a_floor, "forward 0.3, left 90deg, back to start")
     torch.testing.assert_close(back.camera_from_world[-1], torch.eye(4), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", sorted(paths.PRESETS.keys() - paths.ALONG_GAZE - {"up_down"}))
+def test_presets_go_level_too_and_keep_the_tilt_of_the_gaze(above_a_floor, name):
+    walked = planned(above_a_floor, name)
+    assert float((walked.centres.double() @ UP).abs().max()) < 0.01
+    assert float((walked.camera_from_world[:, 0, :3].double() @ UP).abs().max()) < 0.02
+    gaze = walked.camera_from_world[:, 2, :3].double() @ UP
+    torch.testing.assert_close(gaze, torch.full_like(gaze, -math.sin(LOOKS_DOWN)), atol=0.02, rtol=0)
+    if paths.PRESETS[name](walked[0], 3, 1.0)[2].camera_from_world.equal(
+        walked[0].camera_from_world
+    ):  # one that returns
+        assert walked[-1].camera_from_world.equal(torch.eye(4))
+
+
+def test_presets_along_the_gaze_stay_along_it(above_a_floor):
+    centres = planned(above_a_floor, "zoom_in").centres
+    assert float(centres[:, :2].abs().max()) < 1e-5
+    assert float(centres[-1, 2]) > 0.1
 
 
 def test_what_a_person_says_is_up_counts_for_more(above_a_floor):

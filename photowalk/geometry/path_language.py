@@ -18,8 +18,9 @@ One steps like a person: forward, left and right follow the heading and stay lev
 down are along the vertical of the walk's first camera, whose own view counts as level. "zoom in 0.5" goes along the
 gaze by half the reference depth. "orbit left" goes to the left around the point in the gaze at `around` (default: the
 reference depth) and keeps it in view. "look at start" turns to the place where the walk began, or, standing there,
-to its first view; "back to start" goes straight to the walk's first camera and ends on it exactly. Every command starts
-and stops smoothly; speeds are its mean: 0.03 units and 1.2 degrees a frame unless said otherwise.
+to its first view; "back to start" goes straight to the walk's first camera and ends on it exactly. Presets go level
+too, but for those along the gaze. Every command starts and stops smoothly; speeds are its mean: 0.03 units and 1.2
+degrees a frame unless said otherwise.
 
 It knows nothing of the scene: `scene.collision` shortens what would run into it.
 """
@@ -121,7 +122,7 @@ def plan(
     name = text.lower().replace("-", "_").replace(" ", "_")
     if name in paths.PRESETS:
         count, notes = lengths.round(2 * chunk, "the preset")
-        return Plan(paths.PRESETS[name](start, count, reference_depth), notes)
+        return Plan(_preset(name, start, start_of_walk, up, count, reference_depth), notes)
     if path_files.is_path_file(text):
         return _plan_file(Path(text), start, lengths, scale)
     if re.fullmatch(r"[A-Za-z_-]+", text) and text.lower() not in (*_VERBS, *_SYNONYMS):
@@ -177,6 +178,18 @@ def trace(
     if not steps:
         raise PathError("the path only sets a speed; add a motion such as 'forward 1'")
     return steps
+
+
+def _preset(
+    name: str, start: Cameras, start_of_walk: Cameras, up: Tensor | None, frames: int, reference_depth: float
+) -> Cameras:
+    level = start_of_walk if up is None else levelled(start_of_walk, up)
+    state = _state(start, level)
+    if name in paths.ALONG_GAZE or float(state[4:].abs().max()) < 1e-6:
+        return paths.PRESETS[name](start, frames, reference_depth)
+    heading = motions.motion(motions.rotation_from_euler(state[3], *torch.zeros_like(state[4:])), state[:3])
+    upright = replace(level, camera_from_world=motions.inverse(heading) @ level.camera_from_world.double().cpu())
+    return paths.tilted(paths.PRESETS[name](upright, frames, reference_depth), start)
 
 
 def _plan_sentence(

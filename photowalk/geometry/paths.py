@@ -145,6 +145,17 @@ def keyframes(
     return _begin(start, _spline(stops, knots, at))
 
 
+def tilted(path: Cameras, start: Cameras) -> Cameras:
+    """A `path` [F] of a level camera, walked by one that stands in the same place and is held as `start` [] is: its
+    gaze keeps its angle to the path's. Cameras that equal the path's first become `start`, bit for bit."""
+    poses = path.camera_from_world.double().cpu()
+    turned = start.camera_from_world.double().cpu() @ motions.inverse(poses[0]) @ poses
+    there = (path.camera_from_world == path.camera_from_world[0]).all(-1).all(-1)
+    turned = turned.to(start.camera_from_world)
+    turned[there.to(turned.device)] = start.camera_from_world
+    return replace(start, camera_from_world=turned, intrinsics=start.intrinsics.expand(len(path), 3, 3))
+
+
 def there_and_back(path: Cameras) -> Cameras:
     """[F] -> [2 F - 1]: the path, then the same cameras in reverse, so the end is the start bit for bit."""
     return Cameras.cat([path, path[torch.arange(len(path) - 2, -1, -1)]])
@@ -213,6 +224,7 @@ PRESETS: dict[str, PathFunction] = {
     "zoom_in": lambda start, frames, depth: zoom_in(start, frames, depth=depth),
     "zoom_out": lambda start, frames, depth: zoom_out(start, frames, depth=depth, strength=0.6),
 }
+ALONG_GAZE = {"spiral", "zoom_in", "zoom_out"}  # presets that go by what the photo shows; the others go level
 
 
 def _times(frames: int) -> Tensor:
