@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from photowalk.perception.upright_lines import camera_tilt
 from photowalk.scene.ground import Ground
 from photowalk.scene.surfaces import surface_of
 from photowalk.scene.types import View
@@ -54,8 +55,12 @@ def find_ground(views: Sequence[View], *, up: Tensor | None = None, seed: int = 
 
 
 def photo_up(view: View) -> Tensor | None:
-    """Up [3] in world axes as a photo's floor tells how far it was tilted; that it was not rolled is taken for granted.
-    None where it shows no floor."""
+    """Up [3] in world axes as what stands upright in a photo tells how far it was tilted, or else its floor, whose
+    depth is a guess; that it was not rolled is taken for granted. None where it shows neither."""
+    tilt = camera_tilt(view.image, float(view.camera.intrinsics[1, 1]))
+    if tilt is not None:
+        down, ahead = view.camera.camera_from_world[1:3, :3].double()
+        return -math.cos(math.radians(tilt)) * down - math.sin(math.radians(tilt)) * ahead
     if not bool(((view.depth > 0) & view.depth.isfinite()).any()):
         return None
     ground = find_ground([view])
