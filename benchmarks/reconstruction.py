@@ -98,7 +98,9 @@ def main() -> None:
     parser.add_argument("--exact-only", type=Path)
     parser.add_argument("--work", type=Path, default=Path("out/reconstruction"))
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin nothing after so long")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="measure only splats of these names now")
+    parser.add_argument(
+        "--only", nargs="+", metavar="NAME", help='measure only these now: "refined" or "refined, down-ratio 1"'
+    )
     parser.add_argument("--features", type=Path)
     parser.add_argument("--office", type=Path)
     parser.add_argument("--office-size", default="240x360", metavar="HxW")
@@ -112,7 +114,7 @@ def main() -> None:
         for method in methods:
             if (kind, name, method.key) in notes.rows or time.monotonic() > until:
                 continue
-            if options.only and method.name not in options.only:
+            if options.only and not method.key.startswith(tuple(options.only)):
                 continue
             row, pair = _measured(walk(), method, features)
             notes.add(kind, name, method.key, row)
