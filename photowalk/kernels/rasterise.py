@@ -18,7 +18,7 @@ SH_DC = 0.28209479177387814  # the constant harmonic, 1 / (2 sqrt(pi))
 LOW_PASS = 0.3  # pixel^2 added to every footprint, as all 3DGS viewers do
 NEAR = 0.01  # world units
 _FRUSTUM_MARGIN = 0.15  # of the image size; beyond it the linear projection would explode and is held
-_CPU_TILE, _GPU_TILE = 8, 16  # pixels; a CPU has no threads to keep busy, so it wastes less on small tiles
+_CPU_TILE, _GPU_TILE = 4, 16  # pixels; a CPU has no threads to keep busy, so it wastes less on small tiles
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,10 @@ ALPHA_MINIMUM = 1 / 255  # fainter contributions are skipped, so that every Gaus
 ALPHA_MAXIMUM = 0.999  # keeps 1 - alpha, by which the backward pass divides, away from zero
 TRANSMITTANCE_MINIMUM = 1e-4  # what lies behind this little light is not looked at
 
-_ALPHA_MINIMUM = wp.constant(ALPHA_MINIMUM)
 _ALPHA_MAXIMUM = wp.constant(ALPHA_MAXIMUM)
 _TRANSMITTANCE_MINIMUM = wp.constant(TRANSMITTANCE_MINIMUM)
+_Ellipse = wp.types.vector(length=8, dtype=wp.float32)  # centre x, y; conic a / 2, b, c / 2; opacity; reach; nothing
+_EllipseGradient = wp.types.vector(length=6, dtype=wp.float32)  # by centre x, y; conic a, b, c; opacity
 
 
 @dataclass(frozen=True)
@@ -50,52 +51,52 @@ def composite(centres: Tensor, conics: Tensor, opacities: Tensor, features: Tens
 class _Composite(torch.autograd.Function):
     @staticmethod
     def forward(ctx, centres, conics, opacities, features, tiles):
-        inputs = [value.detach().contiguous() for value in (centres, conics, opacities, features)]
+        ellipses, features = _ellipses(centres, conics, opacities), features.detach().contiguous()
         size, device = (tiles.height, tiles.width), centres.device
         blended = torch.empty(*size, 4, device=device)
         transmittance, median = torch.empty(size, device=device), torch.empty(size, device=device)
         last = torch.empty(size, dtype=torch.int32, device=device)
-        arguments = _warp_arguments(inputs, tiles)
-        outputs = [
-            wp.from_torch(blended, dtype=wp.vec4),
-            wp.from_torch(transmittance),
-            wp.from_torch(median),
-            wp.from_torch(last),
-        ]
-        _launch(_forward, [*arguments, *outputs], tiles, device)
-        ctx.save_for_backward(*inputs, transmittance.detach().clone(), last)
+        inputs = [wp.from_torch(ellipses, dtype=_Ellipse), wp.from_torch(features, dtype=wp.vec4)]
+        outputs = [wp.from_torch(blended, dtype=wp.vec4), *map(wp.from_torch, (transmittance, median, last))]
+        _launch(_forward, [*inputs, *outputs], tiles, device)
+        ctx.save_for_backward(ellipses, features, transmittance.detach().clone(), last)
         ctx.tiles = tiles
         ctx.mark_non_differentiable(median)
         return blended, transmittance, median
 
     @staticmethod
     def backward(ctx, grad_blended, grad_transmittance, _):
-        *inputs, transmittance, last = ctx.saved_tensors
-        tiles = ctx.tiles
+        ellipses, features, transmittance, last = ctx.saved_tensors
+        tiles, device = ctx.tiles, last.device
         # One row per (tile, Gaussian) pair: tiles share none, so threads need no atomics and sums repeat.
-        pairs = [torch.zeros(len(tiles.splats), width, device=last.device) for width in (2, 3, 1, 4)]
-        gradients = [wp.from_torch(grad_blended.contiguous(), dtype=wp.vec4)]
-        gradients += [wp.from_torch(grad_transmittance.contiguous())]
-        outputs = [
-            wp.from_torch(pairs[0], dtype=wp.vec2),
-            wp.from_torch(pairs[1], dtype=wp.vec3),
-            wp.from_torch(pairs[2].view(-1)),
-            wp.from_torch(pairs[3], dtype=wp.vec4),
-        ]
-        arguments = [*_warp_arguments(inputs, tiles), wp.from_torch(transmittance), wp.from_torch(last)]
-        _launch(_backward, [*arguments, *gradients, *outputs], tiles, last.device)
-        sums = [_summed(pair, tiles, len(inputs[0])) for pair in pairs]
-        return sums[0], sums[1], sums[2].squeeze(1), sums[3], None
+        by_ellipse, by_feature = (torch.zeros(len(tiles.splats), width, device=device) for width in (6, 4))
+        inputs = [wp.from_torch(ellipses, dtype=_Ellipse), wp.from_torch(features, dtype=wp.vec4)]
+        inputs += [wp.from_torch(transmittance), wp.from_torch(last)]
+        inputs += [wp.from_torch(grad_blended.contiguous(), dtype=wp.vec4)]
+        inputs += [wp.from_torch(grad_transmittance.contiguous())]
+        outputs = [wp.from_torch(by_ellipse, dtype=_EllipseGradient), wp.from_torch(by_feature, dtype=wp.vec4)]
+        _launch(_backward, [*inputs, *outputs], tiles, device)
+        by_centre, by_conic, by_opacity = _summed(by_ellipse, tiles, len(ellipses)).split([2, 3, 1], dim=1)
+        return by_centre, by_conic, by_opacity.squeeze(1), _summed(by_feature, tiles, len(ellipses)), None
 
 
 def share_out(centres: Tensor, conics: Tensor, opacities: Tensor, values: Tensor, tiles: Tiles) -> Tensor:
     """values [H, W, 4] -> [M, 4] = for each Gaussian the sum over pixels of alpha_i T_i value: what `composite` gives
     back to features, without its derivative by places and shapes."""
-    inputs = [value.detach().contiguous() for value in (centres, conics, opacities)]
+    ellipses = wp.from_torch(_ellipses(centres, conics, opacities), dtype=_Ellipse)
     pairs = torch.zeros(len(tiles.splats), 4, device=centres.device)
     outputs = [wp.from_torch(values.contiguous(), dtype=wp.vec4), wp.from_torch(pairs, dtype=wp.vec4)]
-    _launch(_share_out, [*_warp_arguments(inputs, tiles), *outputs], tiles, centres.device)
+    _launch(_share_out, [ellipses, *outputs], tiles, centres.device)
     return _summed(pairs, tiles, len(centres))
+
+
+@torch.no_grad()
+def _ellipses(centres: Tensor, conics: Tensor, opacities: Tensor) -> Tensor:
+    """[M, 8] all that a pixel asks of a Gaussian side by side, and how far it reaches: up to where its fall-off leaves
+    less than ALPHA_MINIMUM of its opacity."""
+    a, b, c = conics.unbind(1)
+    reach = torch.log(opacities / ALPHA_MINIMUM)
+    return torch.stack([*centres.unbind(1), a / 2, b, c / 2, opacities, reach, torch.zeros_like(reach)], dim=1)
 
 
 def _summed(pairs: Tensor, tiles: Tiles, count: int) -> Tensor:
@@ -103,18 +104,12 @@ def _summed(pairs: Tensor, tiles: Tiles, count: int) -> Tensor:
     return torch.zeros(count, pairs.shape[1], device=pairs.device).index_add_(0, tiles.splats.long(), pairs)
 
 
-def _warp_arguments(inputs: list[Tensor], tiles: Tiles) -> list:
-    """Tiles, centres, conics, opacities and features, if there are any."""
-    types = (wp.vec2, wp.vec3, wp.float32, wp.vec4)
-    listed = [wp.from_torch(tiles.splats), wp.from_torch(tiles.first), tiles.side, tiles.columns]
-    return [*listed, *(wp.from_torch(value, dtype=kind) for value, kind in zip(inputs, types))]
-
-
 def _launch(kernel: wp.Kernel, arguments: list, tiles: Tiles, device: torch.device) -> None:
     pixels = tiles.side * tiles.side
+    listed = [wp.from_torch(tiles.splats), wp.from_torch(tiles.first), tiles.side, tiles.columns]
 
     def launch(first: int, count: int) -> None:
-        inputs = [first, *arguments]
+        inputs = [first, *listed, *arguments]
         wp.launch(kernel, dim=count * pixels, inputs=inputs, device=wp.device_from_torch(device), block_dim=pixels)
 
     parallel_over_first_axis(launch, len(tiles.first) - 1, device)
@@ -126,19 +121,20 @@ def _row_and_column(tile: int, pixel: int, side: int, columns: int):
 
 
 @wp.func
-def _fall_off(conic: wp.vec3, dx: float, dy: float) -> float:
-    return 0.5 * (conic[0] * dx * dx + conic[2] * dy * dy) + conic[1] * dx * dy
+def _fall_off(ellipse: _Ellipse, dx: float, dy: float) -> float:
+    return ellipse[2] * dx * dx + ellipse[3] * dx * dy + ellipse[4] * dy * dy
 
 
 @wp.func
-def _alpha(centre: wp.vec2, conic: wp.vec3, opacity: float, x: float, y: float) -> float:
-    """What a Gaussian takes of the light at a place; 0 where that is too little to be looked at."""
-    q = _fall_off(conic, x - centre[0], y - centre[1])
-    if q >= 0.0 and q < 6.0:  # beyond 6 even an opaque Gaussian is below ALPHA_MINIMUM
-        alpha = wp.min(opacity * wp.exp(-q), _ALPHA_MAXIMUM)
-        if alpha >= _ALPHA_MINIMUM:
-            return alpha
-    return 0.0
+def _reached(fall_off: float, ellipse: _Ellipse) -> bool:
+    """Whether a Gaussian takes enough of the light at a place to be looked at."""
+    return fall_off >= 0.0 and fall_off < ellipse[6]
+
+
+@wp.func
+def _alpha(ellipse: _Ellipse, fall_off: float) -> float:
+    """What a Gaussian takes of the light where it reaches."""
+    return wp.min(ellipse[5] * wp.exp(-fall_off), _ALPHA_MAXIMUM)
 
 
 @wp.kernel
@@ -148,9 +144,7 @@ def _forward(
     first: wp.array(dtype=wp.int32),
     side: int,
     columns: int,
-    centres: wp.array(dtype=wp.vec2),
-    conics: wp.array(dtype=wp.vec3),
-    opacities: wp.array(dtype=wp.float32),
+    ellipses: wp.array(dtype=_Ellipse),
     features: wp.array(dtype=wp.vec4),
     blended: wp.array2d(dtype=wp.vec4),
     transmittance: wp.array2d(dtype=wp.float32),
@@ -170,8 +164,10 @@ def _forward(
     stop = first[tile]
     for pair in range(first[tile], first[tile + 1]):
         splat = splats[pair]
-        alpha = _alpha(centres[splat], conics[splat], opacities[splat], x, y)
-        if alpha > 0.0:
+        ellipse = ellipses[splat]
+        fall_off = _fall_off(ellipse, x - ellipse[0], y - ellipse[1])
+        if _reached(fall_off, ellipse):
+            alpha = _alpha(ellipse, fall_off)
             remaining = light * (1.0 - alpha)
             if remaining < _TRANSMITTANCE_MINIMUM:
                 break
@@ -194,17 +190,13 @@ def _backward(
     first: wp.array(dtype=wp.int32),
     side: int,
     columns: int,
-    centres: wp.array(dtype=wp.vec2),
-    conics: wp.array(dtype=wp.vec3),
-    opacities: wp.array(dtype=wp.float32),
+    ellipses: wp.array(dtype=_Ellipse),
     features: wp.array(dtype=wp.vec4),
     transmittance: wp.array2d(dtype=wp.float32),
     last: wp.array2d(dtype=wp.int32),
     grad_blended: wp.array2d(dtype=wp.vec4),
     grad_transmittance: wp.array2d(dtype=wp.float32),
-    grad_centres: wp.array(dtype=wp.vec2),
-    grad_conics: wp.array(dtype=wp.vec3),
-    grad_opacities: wp.array(dtype=wp.float32),
+    grad_ellipses: wp.array(dtype=_EllipseGradient),
     grad_features: wp.array(dtype=wp.vec4),
 ):
     thread = wp.tid()
@@ -224,27 +216,28 @@ def _backward(
     pair = last[i, j] - 1
     while pair >= first[tile]:
         splat = splats[pair]
-        centre = centres[splat]
-        conic = conics[splat]
-        dx = x - centre[0]
-        dy = y - centre[1]
-        q = _fall_off(conic, dx, dy)
-        if q >= 0.0 and q < 6.0:
-            weight = wp.exp(-q)
-            opacity = opacities[splat]
-            alpha = wp.min(opacity * weight, _ALPHA_MAXIMUM)
-            if alpha >= _ALPHA_MINIMUM:
-                light = light / (1.0 - alpha)
-                along = wp.dot(gradient, features[splat])
-                wp.atomic_add(grad_features, pair, (alpha * light) * gradient)
-                if opacity * weight < _ALPHA_MAXIMUM:  # a clamped alpha does not move
-                    by_alpha = light * along - (behind + from_left_over) / (1.0 - alpha)
-                    by_q = -by_alpha * alpha
-                    wp.atomic_add(grad_opacities, pair, by_alpha * weight)
-                    wp.atomic_add(grad_conics, pair, by_q * wp.vec3(0.5 * dx * dx, dx * dy, 0.5 * dy * dy))
-                    slope = wp.vec2(conic[0] * dx + conic[1] * dy, conic[1] * dx + conic[2] * dy)
-                    wp.atomic_add(grad_centres, pair, -by_q * slope)
-                behind += alpha * light * along
+        ellipse = ellipses[splat]
+        dx = x - ellipse[0]
+        dy = y - ellipse[1]
+        fall_off = _fall_off(ellipse, dx, dy)
+        if _reached(fall_off, ellipse):
+            alpha = _alpha(ellipse, fall_off)
+            light = light / (1.0 - alpha)
+            along = wp.dot(gradient, features[splat])
+            wp.atomic_add(grad_features, pair, (alpha * light) * gradient)
+            if alpha < _ALPHA_MAXIMUM:  # a clamped alpha does not move
+                by_alpha = light * along - (behind + from_left_over) / (1.0 - alpha)
+                by_fall_off = -by_alpha * alpha
+                moved = _EllipseGradient(
+                    -by_fall_off * (2.0 * ellipse[2] * dx + ellipse[3] * dy),
+                    -by_fall_off * (ellipse[3] * dx + 2.0 * ellipse[4] * dy),
+                    by_fall_off * 0.5 * dx * dx,
+                    by_fall_off * dx * dy,
+                    by_fall_off * 0.5 * dy * dy,
+                    by_alpha * alpha / ellipse[5],
+                )
+                wp.atomic_add(grad_ellipses, pair, moved)
+            behind += alpha * light * along
         pair -= 1
 
 
@@ -255,9 +248,7 @@ def _share_out(
     first: wp.array(dtype=wp.int32),
     side: int,
     columns: int,
-    centres: wp.array(dtype=wp.vec2),
-    conics: wp.array(dtype=wp.vec3),
-    opacities: wp.array(dtype=wp.float32),
+    ellipses: wp.array(dtype=_Ellipse),
     values: wp.array2d(dtype=wp.vec4),
     shares: wp.array(dtype=wp.vec4),
 ):
@@ -271,9 +262,10 @@ def _share_out(
     value = values[i, j]
     light = wp.float32(1.0)
     for pair in range(first[tile], first[tile + 1]):
-        splat = splats[pair]
-        alpha = _alpha(centres[splat], conics[splat], opacities[splat], x, y)
-        if alpha > 0.0:
+        ellipse = ellipses[splats[pair]]
+        fall_off = _fall_off(ellipse, x - ellipse[0], y - ellipse[1])
+        if _reached(fall_off, ellipse):
+            alpha = _alpha(ellipse, fall_off)
             remaining = light * (1.0 - alpha)
             if remaining < _TRANSMITTANCE_MINIMUM:
                 break
