@@ -187,7 +187,8 @@ def _measured(clip: Clip, method: Method, features: SqueezeFeatures) -> tuple[Ro
     start = time.process_time()
     made = _refined(known, method) if method.steps else Refined(_made([known], method), Corrections.of({}, {}))
     if method.fitted:
-        made = replace(made, scene=fit_colours(closed_from_nearer(made.scene), [known], frames=len(known)))
+        closed = closed_from_nearer(made.scene, ratio=method.lifter.ratio)
+        made = replace(made, scene=fit_colours(closed, [known], frames=len(known)))
     seconds = time.process_time() - start
     between = [frame - number - 0.5 for number, frame in enumerate(held_out)]  # their places among the known ones
     return _judged(_evened(made, known, between), clip[held_out], between, features, with_depth, seconds)

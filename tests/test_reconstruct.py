@@ -16,7 +16,7 @@ from photowalk.reconstruct.complete import close_gaps, complete
 from photowalk.reconstruct.corrections import evenly_spread
 from photowalk.reconstruct.fuse import Fused, add_view, drop_floaters, views_with_depth
 from photowalk.reconstruct.landing import FreeSpace
-from photowalk.reconstruct.lift import lift
+from photowalk.reconstruct.lift import PixelAligned, lift
 from photowalk.reconstruct.photometric import exposure_gain, ssim
 from photowalk.reconstruct.simplify import neighbours, simplify
 from photowalk.reconstruct.windows import batches
@@ -177,14 +177,15 @@ def nearer(camera, times=3):
     return replace(camera, intrinsics=intrinsics, height=times * camera.height, width=times * camera.width)
 
 
-def test_no_gaps_open_between_splats_in_a_picture_of_more_pixels():
-    clip = walk()
-    scene, camera = reconstruct([clip]), nearer(clip.cameras[3])
-    before, after = (render(of.everything, camera).alpha for of in (scene, closed_from_nearer(scene)))
+@pytest.mark.parametrize("ratio", [1, 2])
+def test_no_gaps_open_between_splats_in_a_picture_of_more_pixels(ratio):
+    clip, lifter = walk(), PixelAligned(ratio)
+    scene, camera = reconstruct([clip], lifter=lifter), nearer(clip.cameras[3])
+    closed = closed_from_nearer(scene, ratio=ratio)
+    before, after = (render(of.everything, camera).alpha for of in (scene, closed))
     assert float((before < 0.9).float().mean()) > 0.02
     assert float((after < 0.9).float().mean()) < 0.2 * float((before < 0.9).float().mean())
-    closed = closed_from_nearer(scene)
-    refined = refine(lambda _: scene, lambda: [clip], frames=len(clip), steps=8)
+    refined = refine(lambda _: scene, lambda: [clip], frames=len(clip), steps=8, lifter=lifter)
     assert bool((refined.scene.splats.scales >= 0.999 * closed.splats.scales).all())
 
 

@@ -67,7 +67,8 @@ def refine(
     if corrections.move_cameras:
         scene = make(corrections.clips(walk()))
         corrections = lay_walk_on(scene, walk, count=steps, lifter=lifter, known=corrections, on_view=tell)
-    scene = fit_colours(closed_from_nearer(scene), corrections.clips(walk()), frames=frames, on_step=lambda *_: tell())
+    scene = closed_from_nearer(scene, ratio=lifter.ratio)
+    scene = fit_colours(scene, corrections.clips(walk()), frames=frames, on_step=lambda *_: tell())
     return _fit(scene, walk, corrections, frames=frames, steps=steps, on_step=on_step)
 
 

@@ -126,7 +126,7 @@ def _splats(
         if wishes.legacy:
             return make(walk())
         return fit_colours(
-            closed_from_nearer(make(walk())),
+            closed_from_nearer(make(walk()), ratio=lifter.ratio),
             walk(),
             frames=frames,
             on_step=lambda done, total: on_step(Progress("colours", done, total)),
@@ -136,7 +136,7 @@ def _splats(
         walk,
         frames=frames,
         steps=wishes.refine_steps,
-        lifter=PixelAligned() if isinstance(lifter, NetworkLift) else lifter,
+        lifter=PixelAligned(lifter.ratio) if isinstance(lifter, NetworkLift) else lifter,
         on_step=lambda done, total: on_step(Progress("refine", done, total)),
     ).scene
 
