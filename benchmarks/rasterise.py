@@ -14,9 +14,8 @@ import time
 import torch
 
 from photowalk.geometry.cameras import Cameras
-from photowalk.geometry.motions import rotation_from_quaternion
-from photowalk.kernels.rasterise import assign_tiles, evaluate_harmonics, project
-from photowalk.scene.render import render
+from photowalk.kernels.rasterise import evaluate_harmonics
+from photowalk.scene.render import footprints, render
 from photowalk.scene.types import Splats
 
 
@@ -31,14 +30,12 @@ def random_splats(count: int, device: str) -> Splats:
 
 def blend_everything(splats: Splats, camera: Cameras) -> torch.Tensor:
     """[H, W, 3] by definition: every Gaussian at every pixel."""
-    axes = rotation_from_quaternion(splats.rotations) * splats.scales[:, None, :]
-    pose, intrinsics, size = camera.camera_from_world, camera.intrinsics, (camera.height, camera.width)
-    centres, conics, depths, _ = project(splats.means, axes, splats.opacities, pose, intrinsics, *size)
-    order = torch.argsort(depths)
-    y, x = torch.meshgrid(torch.arange(size[0]) + 0.5, torch.arange(size[1]) + 0.5, indexing="ij")
-    dx = x.to(depths)[..., None] - centres[order, 0]
-    dy = y.to(depths)[..., None] - centres[order, 1]
-    a, b, c = conics[order].unbind(-1)
+    seen = footprints(splats, camera)
+    order = torch.argsort(seen.depths)
+    y, x = torch.meshgrid(torch.arange(camera.height) + 0.5, torch.arange(camera.width) + 0.5, indexing="ij")
+    dx = x.to(seen.depths)[..., None] - seen.centres[order, 0]
+    dy = y.to(seen.depths)[..., None] - seen.centres[order, 1]
+    a, b, c = seen.conics[order].unbind(-1)
     alpha = splats.opacities[order] * torch.exp(-0.5 * (a * dx * dx + c * dy * dy) - b * dx * dy)
     light = torch.cumprod(1 - alpha, -1) / (1 - alpha)
     return (alpha * light) @ evaluate_harmonics(splats.colours, splats.means)[order]
@@ -64,10 +61,7 @@ def main() -> None:
 
     splats = random_splats(options.splats, options.device)
     camera = Cameras.from_fov(torch.eye(4, device=options.device), 70.0, 480, 832)
-    axes = rotation_from_quaternion(splats.rotations) * splats.scales[:, None, :]
-    pose, intrinsics = camera.camera_from_world, camera.intrinsics
-    projected = project(splats.means, axes, splats.opacities, pose, intrinsics, 480, 832)
-    pairs = len(assign_tiles(projected[0], projected[3], projected[2], 480, 832).splats)
+    pairs = len(footprints(splats, camera).tiles.splats)
     forward = seconds(lambda: render(splats, camera))
     leaves = [value.requires_grad_() for value in (splats.means, splats.scales, splats.opacities, splats.colours)]
 

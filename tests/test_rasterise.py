@@ -7,7 +7,8 @@ import torch
 
 from photowalk.geometry.cameras import Cameras
 from photowalk.geometry.motions import rotation_from_quaternion
-from photowalk.kernels.rasterise import LOW_PASS, SH_DC, evaluate_harmonics, harmonics_basis, list_by_sorting
+from photowalk.kernels.project_gaussians import LOW_PASS
+from photowalk.kernels.rasterise import SH_DC, evaluate_harmonics, harmonics_basis, list_by_sorting
 from photowalk.kernels.tile_lists import list_by_counting
 from photowalk.scene.render import footprints, render, render_normals, visible
 from photowalk.scene.types import Splats

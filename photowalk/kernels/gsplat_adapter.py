@@ -11,7 +11,8 @@ import importlib.util
 import torch
 from torch import Tensor
 
-from photowalk.kernels.rasterise import LOW_PASS, NEAR
+from photowalk.kernels.project_gaussians import LOW_PASS
+from photowalk.kernels.rasterise import NEAR
 
 
 def usable(tensor: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""Rendering of 3D Gaussians: EWA projection in torch, compositing in kernels, both differentiable, on CPU and CUDA.
+"""Rendering of 3D Gaussians: EWA projection and compositing in kernels, both differentiable, on CPU and CUDA.
 
 Zwicker et al. 2001 (EWA splatting) and Kerbl et al. 2023 (3D Gaussian splatting). It takes plain tensors of one camera;
 it knows nothing of worlds or files.
@@ -11,13 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from photowalk.kernels.project_gaussians import FRUSTUM_MARGIN, project
 from photowalk.kernels.rasterise_tiles import ALPHA_MINIMUM, Tiles, composite, share_out
 from photowalk.kernels.tile_lists import list_by_counting
 
 SH_DC = 0.28209479177387814  # the constant harmonic, 1 / (2 sqrt(pi))
-LOW_PASS = 0.3  # pixel^2 added to every footprint, as all 3DGS viewers do
 NEAR = 0.01  # world units
-_FRUSTUM_MARGIN = 0.15  # of the image size; beyond it the linear projection would explode and is held
 _CPU_TILE, _GPU_TILE = 4, 16  # pixels; a CPU has no threads to keep busy, so it wastes less on small tiles
 
 
@@ -47,7 +46,8 @@ class Footprints:
 
 def rasterise(
     means: Tensor,
-    axes: Tensor,
+    rotations: Tensor,
+    scales: Tensor,
     opacities: Tensor,
     camera_from_world: Tensor,
     intrinsics: Tensor,
@@ -56,40 +56,14 @@ def rasterise(
 ) -> Footprints:
     """Find what Gaussians cover of one camera's picture.
 
-    means [N, 3]; axes [N, 3, 3] = rotation times scales, so that axes @ axes.T is the covariance; opacities [N] in
-    [0, 1]. All of them lie where `in_view` has them.
+    means [N, 3]; rotations [N, 4] wxyz; scales [N, 3] standard deviations; opacities [N] in [0, 1]. All of them lie
+    where `in_view` has them.
     """
-    centres, conics, depths, extents = project(means, axes, opacities, camera_from_world, intrinsics, height, width)
+    centres, conics, depths, extents = project(
+        means, rotations, scales, opacities, camera_from_world, intrinsics, height, width, ALPHA_MINIMUM
+    )
     tiles = assign_tiles(centres.detach(), extents, depths.detach(), height, width)
     return Footprints(centres, conics, opacities, depths, tiles)
-
-
-def project(
-    means: Tensor, axes: Tensor, opacities: Tensor, pose: Tensor, intrinsics: Tensor, height: int, width: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gaussians in front of the camera -> centres [N, 2] pixels, conics [N, 3], depths [N], half extents [N, 2] pixels.
-
-    The extent bounds where alpha >= 1/255; it has no gradient.
-    """
-    in_camera = means @ pose[:3, :3].T + pose[:3, 3]
-    x, y, z = in_camera.unbind(-1)
-    (fx, fy), (cx, cy) = (intrinsics[0, 0], intrinsics[1, 1]), (intrinsics[0, 2], intrinsics[1, 2])
-    centres = torch.stack([fx * x / z + cx, fy * y / z + cy], dim=-1)
-    margin_x, margin_y = _FRUSTUM_MARGIN * width, _FRUSTUM_MARGIN * height
-    held_x = torch.minimum(torch.maximum(x / z, (-margin_x - cx) / fx), (width + margin_x - cx) / fx)
-    held_y = torch.minimum(torch.maximum(y / z, (-margin_y - cy) / fy), (height + margin_y - cy) / fy)
-    zero = torch.zeros_like(z)
-    jacobian = torch.stack([fx / z, zero, -fx * held_x / z, zero, fy / z, -fy * held_y / z], dim=-1).view(-1, 2, 3)
-    spread = jacobian @ pose[:3, :3] @ axes  # [N, 2, 3]: the screen-space images of the three axes
-    a = spread[:, 0].square().sum(-1) + LOW_PASS
-    b = (spread[:, 0] * spread[:, 1]).sum(-1)
-    c = spread[:, 1].square().sum(-1) + LOW_PASS
-    determinant = a * c - b * b
-    conics = torch.stack([c, -b, a], dim=-1) / determinant[:, None]
-    with torch.no_grad():
-        radius = torch.sqrt(2 * torch.log((opacities / ALPHA_MINIMUM).clamp_min(1)))
-        extents = radius[:, None] * torch.stack([a, c], dim=-1).sqrt()
-    return centres, conics, z, extents
 
 
 def assign_tiles(centres: Tensor, extents: Tensor, depths: Tensor, height: int, width: int) -> Tiles:
@@ -170,7 +144,7 @@ def in_view(means: Tensor, opacities: Tensor, pose: Tensor, intrinsics: Tensor, 
         z = in_camera[:, 2]
         pixels = in_camera @ intrinsics.T
         u, v = pixels[:, 0], pixels[:, 1]
-        margin_x, margin_y = 2 * _FRUSTUM_MARGIN * width, 2 * _FRUSTUM_MARGIN * height
+        margin_x, margin_y = 2 * FRUSTUM_MARGIN * width, 2 * FRUSTUM_MARGIN * height
         inside = (
             (u > -margin_x * z) & (u < (width + margin_x) * z) & (v > -margin_y * z) & (v < (height + margin_y) * z)
         )

@@ -6,6 +6,7 @@ believed less the worse they fit the others. It makes no new splats; a hole stay
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from photowalk.geometry.cameras import Cameras
+from photowalk.kernels.adam import step_rows
 from photowalk.reconstruct.camera_step import lay_on
 from photowalk.reconstruct.colours import closed_from_nearer, fit_colours
 from photowalk.reconstruct.corrections import Corrections, frames_of, lay_walk_on, move_between, visits
@@ -116,7 +118,9 @@ class _Fitted:
             "logit": torch.logit(start.opacities.clamp(0.01, 0.99)),
             "colour": start.colours.clone(),
         }
-        self._adam = {name: _Adam(value, _RATES[name], _LEAST.get(name)) for name, value in self._values.items()}
+        self._adam = {
+            name: _Adam(value, _RATES[name], _LEAST.get(name, -math.inf)) for name, value in self._values.items()
+        }
 
     def step(self, image: Tensor, camera: Cameras, typical: float | None) -> tuple[float, Tensor]:
         """One frame [3, H, W] fitted a little better -> what the loss of a frame typically is, by now, and the gain [3]
@@ -170,21 +174,18 @@ def _formed(start: Splats, values: Mapping[str, Tensor]) -> Splats:
 
 
 class _Adam:
-    """Adam (Kingma and Ba 2015) on some rows of a tensor [N, *] at a time, which it changes in place; every row has a
-    step number of its own."""
+    """Adam on some rows of a tensor [N, *] at a time, which it changes in place; every row has a step number of its
+    own."""
 
-    def __init__(self, values: Tensor, rate: float, least: float | None = None) -> None:
+    def __init__(self, values: Tensor, rate: float, least: float = -math.inf) -> None:
         """The values start and stay no smaller than `least`."""
-        self.rate, self._values, self._least = rate, values, least
-        self._mean, self._square = torch.zeros_like(values), torch.zeros_like(values)
-        self._steps = torch.zeros(len(values), *[1] * (values.ndim - 1)).to(values)
+        self.rate, self._least = rate, least
+        self._values = values.view(len(values), -1)
+        self._mean, self._square = torch.zeros_like(self._values), torch.zeros_like(self._values)
+        self._steps = torch.zeros(len(values)).to(values)
 
     def step(self, rows: Tensor, slope: Tensor) -> None:
         """rows [M] int64 without repetition, slope [M, *] the gradient there."""
-        (forget_mean, forget_square), steps = _BETAS, self._steps[rows] + 1
-        mean = torch.lerp(slope, self._mean[rows], forget_mean)
-        square = torch.lerp(slope.square(), self._square[rows], forget_square)
-        self._steps[rows], self._mean[rows], self._square[rows] = steps, mean, square
-        size = (square / (1 - forget_square**steps)).sqrt() + _UNMOVED
-        stepped = self._values[rows] - self.rate * mean / (1 - forget_mean**steps) / size
-        self._values[rows] = stepped if self._least is None else stepped.clamp_min(self._least)
+        state = (self._values, self._mean, self._square, self._steps)
+        options = {"rate": self.rate, "forget": _BETAS, "unmoved": _UNMOVED, "least": self._least}
+        step_rows(rows, slope.reshape(len(rows), -1), *state, **options)

@@ -63,9 +63,8 @@ def render_picture(splats: Splats, camera: Cameras) -> Tensor:
 
 def footprints(splats: Splats, camera: Cameras) -> Footprints:
     """What splats that are `visible` cover of one camera's picture."""
-    axes = rotation_from_quaternion(splats.rotations) * splats.scales[:, None, :]
-    size = (camera.height, camera.width)
-    return rasterise(splats.means, axes, splats.opacities, camera.camera_from_world, camera.intrinsics, *size)
+    gaussians = (splats.means, splats.rotations, splats.scales, splats.opacities)
+    return rasterise(*gaussians, camera.camera_from_world, camera.intrinsics, camera.height, camera.width)
 
 
 def colours_seen(splats: Splats, camera: Cameras) -> Tensor:
