@@ -20,7 +20,7 @@ from photowalk.reconstruct.lift import PixelAligned, lift
 from photowalk.reconstruct.photometric import exposure_gain, ssim
 from photowalk.reconstruct.simplify import neighbours, simplify
 from photowalk.reconstruct.windows import batches
-from photowalk.scene.render import render
+from photowalk.scene.render import render, visible
 from photowalk.scene.surfaces import surface_of
 from photowalk.scene.types import Clip, Scene, Splats, View
 
@@ -212,6 +212,17 @@ def test_refining_brings_unseen_frames_closer():
     before, after = (psnr(render(of.splats, cameras).image, truth).mean() for of in (scene, fitted))
     assert len(fitted.splats) == len(scene.splats)
     assert after > before + 0.5
+
+
+def test_refining_survives_a_frame_that_shows_no_splat():
+    clip = walk()
+    scene = reconstruct([clip[:4]], budget=2000)
+    cameras = clip.cameras.camera_from_world.clone()
+    cameras[-1] = torch.diag(torch.tensor([-1.0, 1.0, -1.0, 1.0])) @ cameras[-1]
+    turned_away = Clip(clip.video, replace(clip.cameras, camera_from_world=cameras), clip.depth)
+    assert len(visible(scene.everything, turned_away.cameras[-1])) == 0
+    fitted = refine(lambda _: scene, lambda: [turned_away], frames=len(clip), steps=2 * len(clip)).scene
+    assert all(bool(value.isfinite().all()) for value in vars(fitted.splats).values())
 
 
 def test_refining_is_not_led_astray_by_a_frame_of_elsewhere():

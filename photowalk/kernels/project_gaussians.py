@@ -41,7 +41,7 @@ class _Project(torch.autograd.Function):
     @staticmethod
     def forward(ctx, means, rotations, scales, opacities, pose, lens, size, least):
         tensors = [value.detach().float().contiguous() for value in (means, rotations, scales, opacities, pose, lens)]
-        outputs = [means.new_empty(len(means), width) for width in (2, 3, 1, 2)]
+        outputs = [tensors[0].new_empty(len(means), width) for width in (2, 3, 1, 2)]
         _launch(tensors, outputs, size, least)
         ctx.save_for_backward(*tensors)
         ctx.size, ctx.least = size, least

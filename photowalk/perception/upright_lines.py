@@ -20,7 +20,7 @@ _SLANT = 25.0  # degrees from the picture's upright that an edge may have
 _STRAIGHT = 0.9  # coherence of the structure tensor: edges that go one way, not corners and not foliage
 _CONTRAST = (0.02, 0.1)  # of [0, 1] a pixel: the least that is an edge, and beyond what none counts for more
 _SHARP = 1.0  # degrees by which an edge may miss a tilt
-_LEVEL = 20.0  # degrees that a tilt must be as good as ten more edges in a hundred to be believed
+_DOUBT = 0.1 / 20.0**2  # of the edges, by the square of a tilt's degrees: photos are mostly taken level
 _FEWEST = 0.01  # of the pixels, that must be such edges
 _AHEAD = 0.06  # of the edges, by which the best tilt must be ahead of the usual one
 _MOST = 20_000  # edges
@@ -41,7 +41,7 @@ def camera_tilt(image: Tensor, focal_px: float) -> float | None:
     expected = torch.atan(-across * lean / (focal - up_and_down * lean).clamp_min(1))  # [tilts, edges]
     votes = torch.stack([_agreement(slant - expected - roll) @ weight for roll in torch.deg2rad(_ROLLS)]).amax(0)
     votes = votes / weight.sum()
-    believed = votes - 0.1 * (torch.rad2deg(tilts) / _LEVEL).square()
+    believed = votes - _DOUBT * torch.rad2deg(tilts).square()
     best = int(believed.argmax())
     return math.degrees(float(tilts[best])) if float(believed[best] - votes.median()) > _AHEAD else None
 

@@ -21,7 +21,7 @@ from photowalk.reconstruct.photometric import exposure_gain
 from photowalk.scene.render import colours_seen, footprints, visible
 from photowalk.scene.types import Clip, Scene, Splats
 
-_WIDER = {1: 1.3, 2: 1.15}  # splats of so many pixels, each so much that 99.5 % is closed three times as near
+_WIDER, _WIDER_LARGER = 1.3, 1.15  # splats of one pixel, and of more: about 99.5 % is closed three times as near
 _EVERY = 8  # frames of a walk of which one is looked at
 _FEWEST = 8  # looks, repeated if there are fewer frames
 _MOST = 0.1  # of [0, 1]; what a frame shows beyond it, or short of it, is not believed: it may show something else
@@ -33,8 +33,10 @@ def closed_from_nearer(scene: Scene, *, ratio: int = 1) -> Scene:
     frames had: renderers widen every splat by half a pixel, which closes gaps of their own pictures only. `ratio` is
     how many pixels a splat was made for, along each side. Wants its colours fitted then, or it looks blurred."""
 
+    factor = _WIDER if ratio == 1 else _WIDER_LARGER
+
     def wider(splats: Splats) -> Splats:
-        return replace(splats, scales=splats.scales * splats.scales.new_tensor([_WIDER[ratio], _WIDER[ratio], 1]))
+        return replace(splats, scales=splats.scales * splats.scales.new_tensor([factor, factor, 1]))
 
     return Scene(wider(scene.splats), None if scene.sky is None else wider(scene.sky))
 

@@ -180,7 +180,7 @@ class _Adam:
     def __init__(self, values: Tensor, rate: float, least: float = -math.inf) -> None:
         """The values start and stay no smaller than `least`."""
         self.rate, self._least = rate, least
-        self._values = values.view(len(values), -1)
+        self._values = values.view(len(values), math.prod(values.shape[1:]))
         self._mean, self._square = torch.zeros_like(self._values), torch.zeros_like(self._values)
         self._steps = torch.zeros(len(values)).to(values)
 
@@ -188,4 +188,4 @@ class _Adam:
         """rows [M] int64 without repetition, slope [M, *] the gradient there."""
         state = (self._values, self._mean, self._square, self._steps)
         options = {"rate": self.rate, "forget": _BETAS, "unmoved": _UNMOVED, "least": self._least}
-        step_rows(rows, slope.reshape(len(rows), -1), *state, **options)
+        step_rows(rows, slope.reshape(len(rows), self._values.shape[1]), *state, **options)
