@@ -11,7 +11,7 @@ from photowalk.geometry.motions import look_at
 from photowalk.reconstruct.meshing import mesh_walk
 from photowalk.reconstruct.meshing.cleaning import decimated, without_small_parts
 from photowalk.reconstruct.meshing.fusion import Field, fuse, looks_of, sizing_for
-from photowalk.reconstruct.meshing.grid import Sizing, grid_of_keys, keys_at, widened
+from photowalk.reconstruct.meshing.grid import Sizing, grid_of_keys, keys_at, sides_at, widened
 from photowalk.reconstruct.meshing.surface import extract
 from photowalk.scene.mesh_files import read_mesh, write_mesh
 from photowalk.scene.types import Mesh, View
@@ -44,12 +44,15 @@ def fused(views, **options):
     return fuse(looks, sizing, noise)
 
 
-def ball_field(growth, values=None):
-    """Cells in a thick shell about the unit sphere, coarser away from a camera beside it, with exact distances."""
+def ball_field(growth, values=None, plain=0.0):
+    """Cells in a thick shell about the unit sphere, coarser away from a camera beside it and, where `plain` is a side,
+    to the left, with exact distances."""
     sizing = Sizing(0.06, growth, torch.tensor([[0.0, 0.0, 0.9]]))
     directions = torch.nn.functional.normalize(
         torch.randn(40_000, 3, generator=torch.Generator().manual_seed(1)), dim=1
     )
+    if plain:
+        sizing = sizing.plain_beyond(keys_at(directions[directions[:, 0] > 0], sizing), plain)
     keys = torch.unique(torch.cat([keys_at(directions * (1 + 0.05 * step), sizing) for step in range(-3, 4)]))
     grid = grid_of_keys(widened(keys, sizing), sizing)
     distance = grid.middles.norm(dim=1) - 1
@@ -91,12 +94,12 @@ def test_no_cells_overlap():
     assert torch.equal(grid.find(middles), torch.arange(len(grid)))
 
 
-@pytest.mark.parametrize("growth", [0.0, 0.2])
-def test_a_ball_is_closed_whatever_the_levels(growth):
-    field = ball_field(growth)
+@pytest.mark.parametrize(("growth", "plain"), [(0.0, 0.0), (0.2, 0.0), (0.0, 0.13), (0.0, 0.25)])
+def test_a_ball_is_closed_whatever_the_levels(growth, plain):
+    field = ball_field(growth, plain=plain)
     mesh = extract(field)
     judge = trimesh.Trimesh(mesh.vertices.numpy(), mesh.faces.numpy(), process=False)
-    assert (len(field.grid.levels.unique()) > 1) == (growth > 0)
+    assert (len(field.grid.levels.unique()) > 1) == (growth > 0 or plain > 0)
     assert judge.is_watertight
     assert judge.euler_number == 2
     assert judge.volume == pytest.approx(4 / 3 * math.pi, rel=0.02)  # positive: faces look outwards
@@ -108,6 +111,14 @@ def test_noise_leaves_no_cracks_between_levels(growth):
     random = torch.Generator().manual_seed(2)
     field = ball_field(growth, lambda count: torch.randn(count, generator=random))
     assert open_edges(extract(field)) == 0
+
+
+def test_cells_are_plain_where_nothing_asks_for_detail():
+    sizing = Sizing(0.05, 0.02, torch.zeros(1, 3))
+    asked = torch.tensor([[0.4, 0.4, 0.4]])
+    plain = sizing.plain_beyond(keys_at(asked, sizing), 0.3)
+    points = torch.tensor([[0.41, 0.39, 0.4], [-0.4, 0.4, 0.4], [0.0, 30.0, 0.0]])
+    torch.testing.assert_close(sides_at(points, plain), torch.tensor([0.05, 0.2, 0.4]))  # far ones are coarse anyway
 
 
 def test_planes_are_exact_across_levels():

@@ -23,6 +23,7 @@ from photowalk.scene.ground import Ground
 REACH = 2.5  # heights of the eye around the path: about where a camera that looks ahead begins to see the floor
 _STEP = 0.15  # of the eye's height: what is higher above the floor is in the way
 _LAYERS = 2  # cells above and below the floor that may be guessed
+_PLAIN = 1 / 24  # of the eye's height, as a guess needs no finer cells
 _CHUNK = 100_000
 _LARGEST = 4_000_000  # places of the map
 
@@ -37,6 +38,7 @@ def close_floor(field: Field, looks: Sequence[Look], ground: Ground, sizing: Siz
     quarters = torch.cartesian_prod(*[torch.tensor([0.25, 0.75], dtype=torch.float64)] * 2)
     places = (plan.guess.nonzero()[:, None].double() + quarters) * plan.side + plan.origin
     on_floor = places @ plan.axes + (ground.floor + plan.height[plan.guess])[:, None, None] * ground.up
+    sizing = sizing.plain_beyond(field.grid.keys, _PLAIN * eye)
     keys = torch.unique(keys_at(on_floor.flatten(0, 1), sizing))
     every = torch.unique(torch.cat([field.grid.keys, *(widened(part, sizing) for part in keys.split(_CHUNK))]))
     if len(every) > len(field.grid):

@@ -8,7 +8,7 @@ by its level and its place along a Z-order curve, so that neighbours in the list
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from scipy.spatial import KDTree
@@ -35,6 +35,14 @@ class Sizing:
     finest: float  # side of the finest cell, world units
     growth: float  # side of a cell per distance
     centres: Tensor  # [P, 3] of the cameras
+    detailed: Tensor | None = None  # [B] ascending keys of blocks; cells in all others are no finer than `plain`
+    plain: int = 0  # a level
+
+    def plain_beyond(self, keys: Tensor, side: float) -> Sizing:
+        """With cells of about `side` in the blocks that hold none of the cells `keys`."""
+        level = math.floor(math.log2(max(side / self.finest, 1)))
+        blocks = torch.unique(_morton(_level_and_corner(keys)[1] >> _BLOCK_BITS))
+        return replace(self, detailed=blocks, plain=min(level, LEVELS - 1))
 
     def block_levels(self, blocks: Tensor) -> Tensor:
         """[N] of blocks [N, 3], counted in blocks from the world's origin."""
@@ -45,7 +53,10 @@ class Sizing:
         distance, _ = KDTree(self.centres.double().cpu().numpy()).query(middles.cpu().numpy())
         nearest = torch.from_numpy(distance).to(blocks.device) - side * math.sqrt(3) / 2
         ratio = (nearest * self.growth / self.finest).clamp_min(1)
-        return ratio.log2().floor().long().clamp(0, LEVELS - 1)
+        level = ratio.log2().floor().long().clamp(0, LEVELS - 1)
+        if self.detailed is None:
+            return level
+        return torch.where(_search(self.detailed, _morton(blocks)) >= 0, level, level.clamp_min(self.plain))
 
 
 @dataclass(frozen=True)
