@@ -28,7 +28,7 @@ FARTHEST = 80.0  # times the near depth: beyond it everything is backdrop
 _GRAZING = 0.08  # cosine below which a surface is seen too flat to say where it is
 _STRETCH = 4  # how many cells a pixel of a slanted surface covers at most
 _CHUNK = 100_000
-_GUESSED_BY, _SIZED_BY = 8, 80  # looks, at most
+_GUESSED_BY, _SIZED_BY = 8, 40  # looks, at most
 _BORDER = 2  # pixels at the image's rim that say nothing
 
 
