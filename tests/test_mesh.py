@@ -178,6 +178,8 @@ def test_the_texture_shows_the_frames():
     assert visual.uv is not None
     assert visual.texture is not None
     middle = visual.uv[visual.faces].mean(1)
+    assert bool(visual.invented.any())
+    assert float(visual.uv[visual.faces[visual.invented]][..., 1].min()) > 0.9, "what is invented takes few texels"
     texel = (middle * torch.tensor(visual.texture.shape[:0:-1])).long().clamp_max(visual.texture.shape[-1] - 1)
     colour = visual.texture[:, texel[:, 1], texel[:, 0]].T
     centre = visual.vertices[visual.faces].mean(1)

@@ -13,10 +13,14 @@ from torch.nn.functional import normalize
 
 from photowalk.kernels.mesh_rays import RayCaster
 from photowalk.kernels.painting import Painter
+from photowalk.reconstruct.meshing.cleaning import of_faces
+from photowalk.reconstruct.meshing.floor import level_axes
 from photowalk.reconstruct.meshing.fusion import Look
 from photowalk.scene.types import Mesh
 
 _GUTTER = 4  # texels around charts that take their colour
+_STRIP = 1 / 16  # of the picture's height, for what is invented
+_RIM = 1 / 16  # of the strip, around what lies in it
 
 
 def bake(mesh: Mesh, looks: Sequence[Look], side: int) -> Mesh:
@@ -43,16 +47,38 @@ def bake(mesh: Mesh, looks: Sequence[Look], side: int) -> Mesh:
 
 
 def _unwrapped(mesh: Mesh, side: int) -> Mesh:
-    """The mesh with vertices split along the seams of an atlas and along the border of what is invented."""
+    """The mesh with vertices split along the seams of an atlas and along the border of what is invented.
+
+    What is invented is a floor of nearly one colour; it lies as seen from above in a strip below the rest, so that the
+    texels are left to what was seen.
+    """
+    seen, guess = (of_faces(mesh, chosen) for chosen in (~mesh.invented, mesh.invented))
+    if len(guess) == 0:
+        return _charted(seen, side)
+    flat = _from_above(guess)
+    if len(seen) == 0:
+        return flat
+    seen = _charted(seen, side)
+    assert seen.uv is not None
+    assert flat.uv is not None
+    squeezed = seen.uv * torch.tensor([1, 1 - _STRIP])
+    strip = torch.tensor([0, 1 - _STRIP]) + flat.uv * torch.tensor([1, _STRIP])
+    return Mesh(
+        torch.cat([seen.vertices, flat.vertices]),
+        torch.cat([seen.faces, flat.faces + len(seen.vertices)]),
+        torch.cat([seen.colours, flat.colours]),
+        torch.cat([seen.invented, flat.invented]),
+        torch.cat([squeezed, strip]),
+        seen.texture,
+    )
+
+
+def _charted(mesh: Mesh, side: int) -> Mesh:
+    """The mesh with vertices split along the seams of an atlas of side x side texels."""
     import xatlas  # ty: ignore[import-not-found]
 
-    split = torch.cat([mesh.faces[~mesh.invented], mesh.faces[mesh.invented] + len(mesh.vertices)])
-    invented = torch.cat([mesh.invented[~mesh.invented], mesh.invented[mesh.invented]])
-    vertices, colours = mesh.vertices.repeat(2, 1), mesh.colours.repeat(2, 1)
-    used, faces = torch.unique(split, return_inverse=True)
-    vertices, colours = vertices[used], colours[used]
     atlas = xatlas.Atlas()
-    atlas.add_mesh(vertices.numpy(), faces.numpy().astype(np.uint32))
+    atlas.add_mesh(mesh.vertices.numpy(), mesh.faces.numpy().astype(np.uint32))
     charts, packing = xatlas.ChartOptions(), xatlas.PackOptions()
     charts.max_iterations = 1
     packing.padding, packing.bruteForce, packing.resolution = _GUTTER, False, side
@@ -60,13 +86,23 @@ def _unwrapped(mesh: Mesh, side: int) -> Mesh:
     old, faces, uv = atlas[0]
     old = torch.from_numpy(old.astype(np.int64))
     return Mesh(
-        vertices[old],
+        mesh.vertices[old],
         torch.from_numpy(faces.astype(np.int64)),
-        colours[old],
-        invented,
+        mesh.colours[old],
+        mesh.invented,
         torch.from_numpy(uv.astype(np.float32)),
         torch.zeros(3, 1, 1),
     )
+
+
+def _from_above(mesh: Mesh) -> Mesh:
+    """The mesh with the texture coordinates of its projection along its mean normal."""
+    corners = mesh.vertices[mesh.faces]
+    normal = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]).sum(0)
+    places = mesh.vertices @ level_axes(normalize(normal, dim=0)).T
+    low, high = places.amin(0), places.amax(0)
+    inner = _RIM + (1 - 2 * _RIM) * (places - low) / (high - low).clamp_min(1e-9)
+    return replace(mesh, uv=inner, texture=torch.zeros(3, 1, 1))
 
 
 def _texels(mesh: Mesh, side: int) -> tuple[Tensor, Tensor]:
