@@ -1,6 +1,7 @@
 """Walks as they are planned from a photo, by the session and by the studio."""
 
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ from worlds import make_chunk, make_world
 
 from photowalk.geometry import paths
 from photowalk.geometry.cameras import Cameras
+from photowalk.memory.foresight import share_known
 from photowalk.scene.types import Clip
 from photowalk.world import planning, store
 from photowalk.world.state import WorldState
@@ -85,3 +87,38 @@ def test_the_studio_plans_the_walk_that_the_session_takes(above_a_floor):
     path = "forward 0.3, right 40deg"
     shown = plan_walk(SceneryCache().get(above_a_floor.folder), PathRequest(path=path)).cameras
     assert torch.equal(shown.camera_from_world[1:], planned(above_a_floor, path).camera_from_world)
+
+
+def test_a_walk_that_turns_its_back_on_all_that_is_known_is_told_where(above_a_floor):
+    told = []
+    state = WorldState.from_chunks([above_a_floor.chunk(0)])
+
+    def walk(path):
+        told.clear()
+        return planning.plan_walk(path, state, above_a_floor.manifest, Wording("a hall"), 0, told.append)
+
+    walk("forward 0.3, left 20deg, back to start")
+    assert not any("made up" in note for note in told)
+    job, cameras = walk("left 170deg, wait 1, back to start")
+    note = next(note for note in told if "made up" in note)
+    assert note in job.notes
+    first, last = (int(number) for number in re.findall(r"frame (\d+)", note))
+    turned = torch.rad2deg(
+        torch.arccos((cameras.camera_from_world[:, 2] @ state.first.camera.camera_from_world[2]).clamp(-1, 1))
+    )
+    # the photo is 60 degrees wide, and every eighth frame was looked at
+    assert min(turned[first - 1], turned[last - 1]) > 40
+    assert max(turned[: first - 9].max(), turned[last + 7 :].max()) < 70
+
+
+def test_what_is_known_fills_the_picture_that_saw_it_and_ones_from_nearer(above_a_floor):
+    memory = WorldState.from_chunks([above_a_floor.chunk(0)]).memory
+    photo = memory[0]
+    floor = float((photo.depth.isfinite() & (photo.depth > 0)).float().mean())
+    here, nearer = photo.camera, replace(photo.camera, intrinsics=photo.camera.intrinsics.clone())
+    nearer.intrinsics[:2, :2] *= 2
+    away = replace(here, camera_from_world=here.camera_from_world * torch.tensor([-1.0, 1, -1, 1])[:, None])
+    shares = share_known(Cameras.cat([here[None], away[None]]), memory.candidates)
+    assert float(shares[0]) >= floor
+    assert float(shares[1]) == 0
+    assert float(share_known(nearer[None], memory.candidates)) > 0.9

@@ -40,6 +40,12 @@ class SpatialMemory:
         """Frame indices in the order in which they were remembered."""
         return tuple(entry.view.frame for entry in self.entries)
 
+    @property
+    def candidates(self) -> Candidates:
+        """Every remembered frame, as policies see it."""
+        points = [entry.points for entry in self.entries]
+        return Candidates(points, self.frames, self.point_stride, self.pixel_centre)
+
     def __getitem__(self, frame: int) -> View:
         """The view of that frame, the latest one if it was remembered twice."""
         for entry in reversed(self.entries):
@@ -62,12 +68,10 @@ class SpatialMemory:
         candidates: Collection[int] | None = None,  # frame indices to choose among; None: all
     ) -> tuple[View, ...]:
         """At most `count` views that show what the targets will see, from the worst to the best."""
-        chosen_from = [e for e in self.entries if candidates is None or e.view.frame in candidates]
+        chosen_from = tuple(e for e in self.entries if candidates is None or e.view.frame in candidates)
         if not chosen_from:
             return ()
-        points = [entry.points for entry in chosen_from]
-        frames = [entry.view.frame for entry in chosen_from]
-        indices = policy.choose(Candidates(points, frames, self.point_stride, self.pixel_centre), targets, count)
+        indices = policy.choose(replace(self, entries=chosen_from).candidates, targets, count)
         return tuple(chosen_from[i].view for i in indices)
 
     def _points(self, view: View) -> Tensor:

@@ -14,6 +14,7 @@ from photowalk.geometry.path_files import is_path_file
 from photowalk.geometry.path_language import plan
 from photowalk.geometry.paths import PathError
 from photowalk.geometry.published_paths import follows_ground, plan_published
+from photowalk.memory.foresight import lost_note
 from photowalk.perception.gravity import photo_up
 from photowalk.perception.ground import ground_normal
 from photowalk.scene.collision import shorten
@@ -71,7 +72,8 @@ def plan_walk(
             up=photo_up(state.first) if manifest.up is None else torch.tensor(manifest.up),
         )
         shortened, word = shorten(planned.cameras, state.views)
-        text, notes, cameras = path, [*planned.notes, *([word] if word else [])], shortened[1:]
+        lost = lost_note(shortened, state.memory.candidates)
+        text, notes, cameras = path, [*planned.notes, *(note for note in (word, lost) if note)], shortened[1:]
     for note in notes:
         on_note(note)
     prompts = wording.prompts(state, cameras, size, manifest.reference_depth)
