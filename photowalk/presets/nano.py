@@ -105,6 +105,7 @@ def nano_generation() -> GenerationConfig:
         recall=GreedyCoverage(),
         recall_targets=4,
         depth_stride=4,
+        witnesses=8,
         guidance=1.0,
         negative_prompt="",
     )

@@ -154,6 +154,7 @@ def lyra2_14b_generation(guidance: float = 5.0) -> GenerationConfig:
         recall=GreedyCoverage(tolerance=0.1, relative_tolerance=0.0),
         recall_targets=1,
         depth_stride=8,
+        witnesses=0,
         guidance=guidance,
         negative_prompt="",
         memory=SpatialMemory(pixel_centre=0.0, invalid_at_origin=True),

@@ -27,6 +27,7 @@ from photowalk.models.detail import stay_near
 from photowalk.models.protocols import DetailStage, ImageEncoder, StreamState, TextEncoder, VideoCodec
 from photowalk.models.world_transformer import WorldTransformer
 from photowalk.perception.depth import DepthEstimator
+from photowalk.scene.free_space import out_of_the_way
 from photowalk.scene.images import quantise
 from photowalk.scene.posed_pictures import PosedPicture
 from photowalk.scene.types import Clip, View
@@ -44,6 +45,7 @@ class GenerationConfig:
     recall: Policy | None  # None leaves the memory slots empty
     recall_targets: int  # how many cameras of the chunk recall looks from, the last one always; published: 1
     depth_stride: int  # every n-th new frame gets depth and is remembered, the last one always; published: 8
+    witnesses: int  # how many recalled frames new depth may not stand in the way of; published: 0, it stands anywhere
     guidance: float  # 1 runs one branch
     negative_prompt: str
     memory: SpatialMemory = EMPTY_MEMORY  # the empty one, with the convention by which depth becomes points
@@ -114,7 +116,7 @@ class Generator:
             video = self.kept(self.restore(decoded[0].transpose(0, 1), preview, on_step)).contiguous()
             latents, encoder = self.codec.encode((video * 2 - 1).transpose(0, 1)[None], encoder)
             on_step(Progress("depth", 0, 1))
-            depth = self._estimate_depth(video, cameras, preview)
+            depth = self._estimate_depth(state, video, cameras, preview)
         on_step(Progress("depth", 1, 1, preview=video[-1]))
         clip = Clip(video, cameras, self._kept_depth(depth), prompt)
         added = Chunk(clip, latents[0].float(), prompt, seed, encoder=encoder, decoder=decoder, sampled=sampled[0])
@@ -140,10 +142,7 @@ class Generator:
         """Recall earlier views for the chunk along `cameras` and build what the denoiser is told."""
         on_step(Progress("recall", 0, 1))
         config = self.config.conditioning
-        recalled: tuple[View, ...] = ()
-        if self.config.recall is not None:
-            looks = torch.linspace(0, len(cameras) - 1, self.config.recall_targets + 1)[1:].long()
-            recalled = state.memory.recall(cameras[looks], config.layout.space_frames, self.config.recall)
+        recalled = self._recalled(state, cameras, config.layout.space_frames)
         on_step(Progress("warp", 0, 1))
         return build_conditioning(
             Past(state.latents, state.cameras, state.first, state.latest),
@@ -156,6 +155,12 @@ class Generator:
             image=self.image,
             savings=self.placement.savings,
         )
+
+    def _recalled(self, state: WorldState, cameras: Cameras, count: int) -> tuple[View, ...]:
+        if self.config.recall is None:
+            return ()
+        looks = torch.linspace(0, len(cameras) - 1, self.config.recall_targets + 1)[1:].long()
+        return state.memory.recall(cameras[looks], count, self.config.recall)
 
     def _primed(self, photo: Tensor) -> tuple[Tensor, StreamState, StreamState]:
         """Latents of the still photo [1, C, T_old, h, w] and what encoder and decoder remember of it."""
@@ -217,12 +222,18 @@ class Generator:
     def _kept_depth(self, depth: Tensor) -> Tensor:
         return depth.half().float() if self.config.rounded else depth
 
-    def _estimate_depth(self, video: Tensor, cameras: Cameras, preview: Preview) -> Tensor:
+    def _estimate_depth(self, state: WorldState, video: Tensor, cameras: Cameras, preview: Preview) -> Tensor:
         """[F, H, W], zero for the frames between the strides; completes what memory already knows of each frame."""
         stride = self.config.depth_stride
         picked = torch.arange(len(video) - 1, -1, -stride).flip(0)
         depth = torch.zeros_like(preview.depth)
-        depth[picked] = self.depth.estimate_frames(video[picked], cameras[picked], preview.depth[picked])
+        estimated = self.depth.estimate_frames(video[picked], cameras[picked], preview.depth[picked])
+        if self.config.witnesses:
+            recalled = self._recalled(state, cameras, self.config.witnesses)
+            witnesses = {view.frame: view for view in (*recalled, state.latest, state.first)}
+            centre = state.memory.pixel_centre
+            estimated = out_of_the_way(estimated, cameras[picked], list(witnesses.values()), pixel_centre=centre)
+        depth[picked] = estimated
         return depth
 
 
