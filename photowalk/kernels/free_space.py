@@ -23,16 +23,14 @@ HALVINGS = 5  # of the last step
 def _in_the_way(
     point: wp.vec3,
     free: wp.array3d(dtype=wp.float32),
-    source_from_world: wp.array(dtype=wp.mat44),
-    source_intrinsics: wp.array(dtype=wp.mat33),
+    pixels_from_world: wp.array(dtype=wp.mat44),
     pixel_centre: float,
 ) -> bool:
     for v in range(free.shape[0]):
-        seen = source_from_world[v] * wp.vec4(point[0], point[1], point[2], 1.0)
+        seen = pixels_from_world[v] * wp.vec4(point[0], point[1], point[2], 1.0)
         if seen[2] > 1.0e-4:
-            pixel = source_intrinsics[v] * wp.vec3(seen[0], seen[1], seen[2])
-            x = int(wp.floor(pixel[0] / pixel[2] + 0.5 - pixel_centre))
-            y = int(wp.floor(pixel[1] / pixel[2] + 0.5 - pixel_centre))
+            x = int(wp.floor(seen[0] / seen[2] + 0.5 - pixel_centre))
+            y = int(wp.floor(seen[1] / seen[2] + 0.5 - pixel_centre))
             inside = x >= 0 and y >= 0 and x < free.shape[2] and y < free.shape[1]
             until = free[v, wp.clamp(y, 0, free.shape[1] - 1), wp.clamp(x, 0, free.shape[2] - 1)]
             if inside and seen[2] < until:
@@ -46,8 +44,7 @@ def _move_back_kernel(
     centres: wp.array(dtype=wp.vec3),  # [T]
     free: wp.array3d(dtype=wp.float32),  # [V, H', W'] up to this depth a point is in the way
     surface: wp.array3d(dtype=wp.float32),  # [V, H', W'] what is in the way moves to no less than this
-    source_from_world: wp.array(dtype=wp.mat44),  # [V]
-    source_intrinsics: wp.array(dtype=wp.mat33),  # [V]
+    pixels_from_world: wp.array(dtype=wp.mat44),  # [V] to (column * depth, row * depth, depth, 1)
     pixel_centre: float,
     first_target: int,
     depth: wp.array3d(dtype=wp.float32),  # [T, H, W], in and out
@@ -59,17 +56,17 @@ def _move_back_kernel(
         return
     direction = rays[t] * wp.vec3(float(j) + pixel_centre, float(i) + pixel_centre, 1.0)
     point = centres[t] + far * direction
-    if not _in_the_way(point, free, source_from_world, source_intrinsics, pixel_centre):
+    if not _in_the_way(point, free, pixels_from_world, pixel_centre):
         return
     near = far
     for _ in range(TRIES):
         far = near * STEP
         point = centres[t] + far * direction
-        if not _in_the_way(point, surface, source_from_world, source_intrinsics, pixel_centre):
+        if not _in_the_way(point, surface, pixels_from_world, pixel_centre):
             for _halving in range(HALVINGS):
                 middle = 0.5 * (near + far)
                 point = centres[t] + middle * direction
-                if _in_the_way(point, surface, source_from_world, source_intrinsics, pixel_centre):
+                if _in_the_way(point, surface, pixels_from_world, pixel_centre):
                     near = middle
                 else:
                     far = middle
@@ -99,13 +96,14 @@ def move_out_of_sight(
     free = (around / (1 + tolerance)).contiguous()
     rotation, translation = camera_from_world[:, :3, :3].double(), camera_from_world[:, :3, 3:].double()
     rays, centres = rotation.mT @ intrinsics.double().inverse(), -(rotation.mT @ translation)[..., 0]
+    pixels_from_world = source_from_world.double().clone()
+    pixels_from_world[:, :3] = source_intrinsics.double() @ pixels_from_world[:, :3]
     arrays = [
         wp.from_torch(rays.float().contiguous(), dtype=wp.mat33),
         wp.from_torch(centres.float().contiguous(), dtype=wp.vec3),
         wp.from_torch(free),
         wp.from_torch(surface),
-        wp.from_torch(source_from_world.float().contiguous(), dtype=wp.mat44),
-        wp.from_torch(source_intrinsics.float().contiguous(), dtype=wp.mat33),
+        wp.from_torch(pixels_from_world.float().contiguous(), dtype=wp.mat44),
     ]
     output = wp.from_torch(moved)
     _move_back_kernel.module.load(device_of(depth))  # before threads race to compile it
