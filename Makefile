@@ -36,7 +36,7 @@ world: .venv/installed
 	fi && $(PHOTOWALK) reconstruct "$(WORLD)"
 
 test: lint
-	$(RUN) pytest -n 2 --dist worksteal
+	$(RUN) pytest -n 2 --dist loadfile
 
 lint: .venv/installed-dev
 	$(RUN) ruff check
