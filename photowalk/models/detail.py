@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from photowalk.models.unet import UNet
 
-# How far of [-1, 1] a picture may be from the warp. Codecs fail on fast turns, and weave patterns there that flicker:
-# four fifths of what nano draws where nothing is known is nearer to the fill than this, and the rest is such patterns.
+# How far of [-1, 1] a picture may be from the warp. Codecs fail on fast turns, and weave patterns there that flicker.
+# Where nothing is known most of what is farther from the fill than this was such a pattern (docs/training_log.md).
 LEEWAY_WHERE_KNOWN = 0.04
 LEEWAY_ELSEWHERE = 0.06
 _RIM = 5  # pixels across an edge

@@ -14,7 +14,6 @@ from torch import Tensor
 from photowalk.geometry import motions, path_files, paths
 from photowalk.geometry.cameras import Cameras
 from photowalk.geometry.path_language import SPEED, TURN_SPEED_DEG, plan
-from photowalk.memory.foresight import lost_note
 from photowalk.scene.collision import blocked, shorten
 from photowalk.studio import schemas
 from photowalk.studio.errors import StudioError
@@ -75,9 +74,6 @@ def plan_walk(scenery: Scenery, request: schemas.PathRequest) -> Planned:
         notes.append(word)
     elif bool(hits[1:].any()):
         notes.append(f"{int(hits[1:].sum())} of the frames lie too close to something")
-    lost = lost_note(kept, scenery.candidates)
-    if lost is not None:
-        notes.append(lost)
     return Planned(kept, tuple(notes), hits, word is not None, unit)
 
 

@@ -89,23 +89,17 @@ class Scenery:
         """Every frame that has depth, without its picture."""
         return _views(self.chunks)
 
-    @property
-    def candidates(self) -> Candidates:
-        """What memory holds of the world, as recall sees it."""
+    def recall(self, camera: Cameras, count: int) -> schemas.Recall:
+        """What memory knows of the view of a camera []."""
         clouds, frames, start = [], [], 0
         for chunk in self.chunks:
             clouds += list(chunk.points)
             frames += [start + index for index in chunk.depth_frames]
             start += len(chunk.pictures)
-        return Candidates(clouds, frames, SpatialMemory().point_stride)
-
-    def recall(self, camera: Cameras, count: int) -> schemas.Recall:
-        """What memory knows of the view of a camera []."""
-        candidates = self.candidates
-        frames = candidates.frames
         if not frames:
             return schemas.Recall(frames=[], coverage=0.0, recalled_coverage=0.0, never_seen=1.0)
         policy = GreedyCoverage()
+        candidates = Candidates(clouds, frames, SpatialMemory().point_stride)
         target = camera[None]
         seen = candidates.coverage(target, relative_tolerance=policy.relative_tolerance)
         chosen = policy.choose(candidates, target, count)
