@@ -45,15 +45,18 @@ def load_kernels(*modules: ModuleType) -> None:
         wp.load_module(module, device="cpu")
 
 
-def parallel_over_first_axis(launch: Callable[[int, int], None], count: int, device: torch.device) -> None:
-    """Call launch(first, count) over 0..count: once on a GPU; on a CPU, where Warp uses one thread per launch, once per
-    torch thread. The pieces must write to disjoint places, then the result does not hang on their order."""
-    pieces = min(count, torch.get_num_threads()) if device.type == "cpu" else 1
+def parallel_over_first_axis(
+    launch: Callable[[int, int], None], count: int, device: torch.device, *, pieces_per_thread: int = 8
+) -> None:
+    """Call launch(first, count) over 0..count: once on a GPU; on a CPU, where Warp uses one thread per launch, in
+    pieces that torch's number of threads take one after the other. Several for each thread, since some pieces are
+    more work than others: of a picture, the floor more than the sky. The pieces must write to disjoint places, then
+    the result does not hang on their order."""
+    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    if threads == 1:
+        return launch(0, count)
+    pieces = min(count, threads * pieces_per_thread)
     bounds = [count * piece // max(pieces, 1) for piece in range(pieces + 1)]
-    spans = [(first, last - first) for first, last in pairwise(bounds)]
-    if pieces <= 1:
-        for span in spans:
-            launch(*span)
-        return
-    with ThreadPoolExecutor(pieces) as pool:
+    spans = [(first, end - first) for first, end in pairwise(bounds)]
+    with ThreadPoolExecutor(threads) as pool:
         list(pool.map(lambda span: launch(*span), spans))

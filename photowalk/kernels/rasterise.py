@@ -71,15 +71,15 @@ def assign_tiles(centres: Tensor, extents: Tensor, depths: Tensor, height: int, 
     device = centres.device
     side = _CPU_TILE if device.type == "cpu" else _GPU_TILE
     columns, rows = -(-width // side), -(-height // side)
-    nearest_first = torch.argsort(depths, stable=True)
-    centres, extents = centres[nearest_first], extents[nearest_first]
     limit = torch.tensor([columns, rows], device=device)
-    low = ((centres - extents) / side).floor().long().clamp_min(0).minimum(limit)
-    high = ((centres + extents) / side).floor().long().clamp_min(-1).minimum(limit - 1) + 1
-    touching = (high > low).all(dim=-1)
-    nearest_first, low, high = nearest_first[touching].int(), low[touching].int(), high[touching].int()
+    low = ((centres - extents) / side).floor().clamp(min=0).minimum(limit).int()
+    high = ((centres + extents) / side).floor().clamp(min=-1).minimum(limit - 1).int() + 1
+    touching = torch.nonzero((high > low).all(dim=-1)).squeeze(1)
+    # Positive numbers have the order of their bits, and whole numbers are sorted several times faster on a CPU.
+    nearest_first = touching[torch.argsort(depths[touching].view(torch.int32), stable=True)]
+    low, high = low[nearest_first], high[nearest_first]
     listed = list_by_counting if device.type == "cpu" else list_by_sorting
-    splats, first = listed(nearest_first, low, high, columns, rows)
+    splats, first = listed(nearest_first.int(), low, high, columns, rows)
     return Tiles(splats, first, side, columns, height, width)
 
 

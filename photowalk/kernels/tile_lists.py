@@ -32,7 +32,7 @@ def list_by_counting(order: Tensor, low: Tensor, high: Tensor, columns: int, row
     def launch(row: int, count: int) -> None:
         wp.launch(_lay_down, dim=1, inputs=[row, row + count, *arguments], device="cpu")
 
-    parallel_over_first_axis(launch, rows, order.device)
+    parallel_over_first_axis(launch, rows, order.device, pieces_per_thread=1)  # each piece reads all boxes
     return listed, first
 
 

@@ -127,7 +127,7 @@ def coverage(
         for c in range(first, first + count):
             launch(_coverage_kernel, clouds[c], front, tolerance, relative_tolerance, wp.from_torch(covered[c]))
 
-    parallel_over_first_axis(find_nearest, candidates, camera_from_world.device)
+    parallel_over_first_axis(find_nearest, candidates, camera_from_world.device, pieces_per_thread=1)
     front = wp.from_torch(torch.stack(buffers).amin(0)) if buffers else None
     parallel_over_first_axis(find_covered, candidates, camera_from_world.device)
     return covered.flatten(1).view(torch.bool)

@@ -60,7 +60,7 @@ def lift_walk(store: WorldStore, preset: Preset | None, wishes: Wishes, on_step:
             return (store.chunk(index).clip for index in range(count))
 
         lifter = _lifter(store.manifest.depth_network, preset, wishes)
-        with store.new_scene() as folder, _meshes_beside(store, walk(), wishes) as coming:
+        with store.new_scene() as folder, _meshes_beside(store, walk(), wishes, on_step) as (coming, on_step):
             scene = _splats(store, walk, lifter, wishes, on_step)
             write_ply(folder / "splats.ply", scene.everything)
             write_preview(
@@ -81,11 +81,14 @@ def lift_walk(store: WorldStore, preset: Preset | None, wishes: Wishes, on_step:
 
 
 @contextmanager
-def _meshes_beside(store: WorldStore, walk: Iterable[Clip], wishes: Wishes) -> Iterator[Future[Meshes] | None]:
+def _meshes_beside(
+    store: WorldStore, walk: Iterable[Clip], wishes: Wishes, on_step: OnStep
+) -> Iterator[tuple[Future[Meshes] | None, OnStep]]:
     """The meshes, if wanted, while another thread makes them: they and the splats get half of the cores each, which
-    wastes less than to have both on all. An error within the context stops them."""
+    wastes less than to have both on all. The `on_step` to call within takes all cores once the meshes are made. An
+    error within the context stops them."""
     if not wishes.mesh:
-        yield None
+        yield None, on_step
         return
     stop = Event()
 
@@ -98,7 +101,14 @@ def _meshes_beside(store: WorldStore, walk: Iterable[Clip], wishes: Wishes) -> I
     torch.set_num_threads(max(cores // 2, 1))
     with ThreadPoolExecutor(1) as other:
         try:
-            yield other.submit(_meshes, store, walk, wishes.scale_to, stop_if_wished)
+            coming = other.submit(_meshes, store, walk, wishes.scale_to, stop_if_wished)
+
+            def step(progress: Progress) -> None:
+                if coming.done() and torch.get_num_threads() < cores:
+                    torch.set_num_threads(cores)
+                on_step(progress)
+
+            yield coming, step
         except BaseException:
             stop.set()
             raise

@@ -29,6 +29,8 @@ _GRAZING = 0.08  # cosine below which a surface is seen too flat to say where it
 _STRETCH = 4  # how many cells a pixel of a slanted surface covers at most
 _CHUNK = 100_000
 _GUESSED_BY, _SIZED_BY = 8, 40  # looks, at most
+_ABOUT = 1.05  # times as many cells as were asked for are no reason to count them again
+_CELLS_BY_SIDE = 1.7  # minus the power of the side with which cells grow in number; 2 for planes seen from everywhere
 _BORDER = 2  # pixels at the image's rim that say nothing
 
 
@@ -109,9 +111,9 @@ def sizing_for(looks: Sequence[Look], *, finest: float | None, cells: int) -> tu
             sizing = Sizing(side, growth, centres)
             on_surface = len(torch.unique(torch.cat([_surface_cells(look, sizing)[0] for look in sample])))
             needed = on_surface * (1 + 2 * _layers(sizing, noise))
-            if needed <= cells:
+            if needed <= _ABOUT * cells:
                 break
-            side *= max(1.08, math.sqrt(needed / cells))
+            side *= (needed / cells) ** (1 / _CELLS_BY_SIDE)
     return Sizing(side, growth, centres), noise
 
 
@@ -162,23 +164,26 @@ def _layers(sizing: Sizing, noise: float) -> int:
 
 def _surface_cells(look: Look, sizing: Sizing) -> tuple[Tensor, Tensor]:
     """Keys [M] of the cells in which a view saw a surface, and a normal [M, 3] in each, towards the camera."""
-    surface = look.surface
-    rows, columns = torch.meshgrid(*(torch.arange(count) for count in look.valid.shape), indexing="ij")
-    points, normals = surface.points[look.valid], -surface.normals[look.valid]
-    side, footprint = sides_at(points, sizing), surface.footprint[look.valid]
-    skip = (0.6 * side / footprint.clamp_min(1e-9)).clamp(1, 16).log2().floor().exp2().long()
-    kept = (rows[look.valid] % skip == 0) & (columns[look.valid] % skip == 0)
-    points, normals, side = points[kept], normals[kept], side[kept]
+    surface, width = look.surface, look.valid.shape[1]
+    pixels = torch.nonzero(look.valid.flatten()).squeeze(1)
+    points, footprint = surface.points.flatten(0, 1)[pixels], surface.footprint.flatten()[pixels]
+    side = sides_at(points, sizing)
+    skip = (0.6 * side / footprint.clamp_min(1e-9)).clamp(1, 16).log2().floor().exp2().long()  # a power of two
+    kept = torch.nonzero(((pixels // width) | (pixels % width)) & (skip - 1) == 0).squeeze(1)
+    pixels, points, side, footprint = pixels[kept], points[kept], side[kept, None], footprint[kept]
+    normals = -surface.normals.flatten(0, 1)[pixels]
     rays = normalize(points - look.view.camera.centres, dim=-1)
-    slope = normalize(rays - (rays * normals).sum(-1, keepdim=True) * normals, dim=-1)
-    spacing = footprint[kept] / surface.slant[look.valid][kept]
-    stretch = (0.5 * spacing / side).clamp(0, _STRETCH).ceil()
-    keys, chosen_normals = [], []
-    for along in range(-_STRETCH, _STRETCH + 1):
-        chosen = stretch >= abs(along)
-        keys.append(keys_at(points[chosen] + along * (side[chosen, None] * slope[chosen]), sizing))
-        chosen_normals.append(normals[chosen])
-    return _first_of_each(torch.cat(keys), torch.cat(chosen_normals))
+    slope = side * normalize(rays - (rays * normals).sum(-1, keepdim=True) * normals, dim=-1)
+    spacing = footprint / surface.slant.flatten()[pixels]
+    stretch = (0.5 * spacing / side[:, 0]).clamp(0, _STRETCH).ceil()
+    reached = [torch.nonzero(stretch >= along).squeeze(1) for along in range(_STRETCH + 1)]
+    keys = [keys_at(points, sizing)]
+    for along in range(1, _STRETCH + 1):
+        here, step = points[reached[along]], along * slope[reached[along]]
+        keys += [keys_at(here + step, sizing), keys_at(here - step, sizing)]
+    of_pixel = torch.cat([reached[0], *(part for part in reached[1:] for _ in range(2))])
+    keys, of_pixel = _first_of_each(torch.cat(keys), of_pixel)
+    return keys, normals[of_pixel]
 
 
 def _first_of_each(keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:

@@ -160,8 +160,10 @@ def _places(points: Tensor, sizing: Sizing) -> tuple[Tensor, Tensor]:
             f"a surface {float(points.abs().max()):.0f} units away is beyond what cells of {sizing.finest:.3g} "
             f"can reach; give coarser cells"
         )
-    blocks, of_place = torch.unique(_morton(places >> _BLOCK_BITS), return_inverse=True)
-    return places, sizing.block_levels(_unmorton(blocks))[of_place]
+    # Points are mostly neighbours in a picture, and in one block with the one before.
+    runs, of_place = torch.unique_consecutive(_packed(places >> _BLOCK_BITS), return_inverse=True)
+    blocks, of_run = torch.unique(runs, return_inverse=True)
+    return places, sizing.block_levels(_unpacked(blocks))[of_run][of_place]
 
 
 def _level_and_corner(keys: Tensor) -> tuple[Tensor, Tensor]:
@@ -171,6 +173,19 @@ def _level_and_corner(keys: Tensor) -> tuple[Tensor, Tensor]:
 
 def _key(cells: Tensor, level: Tensor) -> Tensor:
     return (level << (3 * _AXIS_BITS)) | _morton(cells)
+
+
+def _packed(cells: Tensor) -> Tensor:
+    """Cells [M, 3] in [-2^19, 2^19) -> a number [M] for each, in no useful order but several times
+    sooner than `_morton`."""
+    x, y, z = (cells + _HALF).unbind(1)
+    return (((x << _AXIS_BITS) | y) << _AXIS_BITS) | z
+
+
+def _unpacked(numbers: Tensor) -> Tensor:
+    mask = 2**_AXIS_BITS - 1
+    x, y, z = numbers >> (2 * _AXIS_BITS), (numbers >> _AXIS_BITS) & mask, numbers & mask
+    return torch.stack([x, y, z], dim=1) - _HALF
 
 
 def _search(keys: Tensor, wanted: Tensor) -> Tensor:
@@ -186,7 +201,7 @@ def _morton(cells: Tensor) -> Tensor:
     for axis in range(3):
         bits = cells[:, axis] + _HALF
         for shift, mask in _SPREAD:
-            bits = (bits | (bits << shift)) & mask
+            bits.bitwise_or_(bits << shift).bitwise_and_(mask)  # in place: half of the time goes to memory
         code |= bits << axis
     return code
 
