@@ -6,11 +6,11 @@ A surface that was invented, or guessed too near, would hide what that view saw 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 import warp as wp
 from torch import Tensor
 
 from photowalk.kernels.launch import device_of, parallel_over_first_axis
+from photowalk.kernels.sliding import lowest_around
 
 wp.set_module_options({"enable_backward": False})
 
@@ -92,7 +92,7 @@ def move_out_of_sight(
     by the tolerance: it lies on one, or outside the pictures. Depth becomes inf where there is no such place."""
     moved = depth.float().clone().contiguous()
     surface = torch.where(depths > 0, depths.float(), 0.0).contiguous()  # NaN is unknown too
-    around = -F.max_pool2d(-F.pad(surface[:, None], (1, 1, 1, 1), mode="replicate"), 3, stride=1)[:, 0]
+    around = lowest_around(surface, 1)
     free = (around / (1 + tolerance)).contiguous()
     rotation, translation = camera_from_world[:, :3, :3].double(), camera_from_world[:, :3, 3:].double()
     rays, centres = rotation.mT @ intrinsics.double().inverse(), -(rotation.mT @ translation)[..., 0]

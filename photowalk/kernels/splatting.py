@@ -12,6 +12,8 @@ import torch.nn.functional as F
 import warp as wp
 from torch import Tensor
 
+from photowalk.kernels.sliding import highest_around, lowest_around
+
 wp.set_module_options({"enable_backward": False})
 
 
@@ -22,8 +24,8 @@ def reliable_depth(depth: Tensor, *, ratio: float, window: int = 5) -> Tensor:
     published weights were trained with it.
     """
     planes = depth.nan_to_num(nan=1e4, posinf=1e4).clamp(0, 1e4).reshape(-1, 1, *depth.shape[-2:])
-    highest = F.max_pool2d(planes, window, 1, window // 2)
-    lowest = -F.max_pool2d(-planes, window, 1, window // 2)
+    highest = highest_around(planes, window // 2)
+    lowest = lowest_around(planes, window // 2)
     mean = F.avg_pool2d(planes, window, 1, window // 2)
     steady = (highest - lowest) / (mean + 1e-6) < ratio
     return steady.reshape(depth.shape) & (depth > 0) & depth.isfinite()

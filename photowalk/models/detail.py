@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from photowalk.kernels.sliding import highest_around, lowest_around
 from photowalk.models.unet import UNet
 
 # How far of [-1, 1] a picture may be from the warp. Codecs fail on fast turns, and weave patterns there that flicker.
@@ -53,7 +54,7 @@ def stay_near(pictures: Tensor, warped: Tensor, known: Tensor, depth: Tensor) ->
     """pictures and warped, filled where nothing is known, [B, 3, H, W] in [-1, 1], known and depth [B, 1, H, W] -> the
     pictures, no farther from the warp than they may be. At edges they are free: there warps are frayed."""
     near = torch.where((depth > 0) & depth.isfinite(), 1 / depth.clamp_min(1e-6), 0)
-    nearest, farthest = (sign * F.max_pool2d(sign * near, _RIM, 1, _RIM // 2) for sign in (1, -1))
+    nearest, farthest = highest_around(near, _RIM // 2), lowest_around(near, _RIM // 2)
     leeway = torch.where(known > 0, LEEWAY_WHERE_KNOWN, LEEWAY_ELSEWHERE)
     leeway = torch.where(nearest - farthest > _STEP * nearest, 2.0, leeway)
     return pictures.clamp(warped - leeway, warped + leeway)

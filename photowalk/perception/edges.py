@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from photowalk.kernels.sliding import highest_around, lowest_around
+
 STEP = 0.1  # smallest relative step of inverse depth that is an edge
 STEEPNESS = 0.55  # share of an edge's rise that lies within NEAR pixels, of what lies within FAR; a plane has 2 / 5
 NEAR, FAR, REACH = 2, 5, 4
@@ -22,7 +24,7 @@ def sharpen_edges(depth: Tensor, image: Tensor) -> Tensor:
     """
     unknown = depth == 0
     inverse = torch.where(unknown, torch.zeros_like(depth), 1 / depth)
-    rows, columns = (_widened(_is_step(inverse), NEAR) & ~_widened(unknown, FAR)).nonzero(as_tuple=True)
+    rows, columns = (highest_around(_is_step(inverse), NEAR) & ~highest_around(unknown, FAR)).nonzero(as_tuple=True)
     if len(rows) == 0:
         return depth
     around = _around(torch.cat([inverse[None], image]), rows, columns)  # [N, 4, patch]
@@ -64,9 +66,8 @@ def _continued(planes: Tensor, reach: int) -> Tensor:
 
 
 def _highest_and_rise(planes: Tensor, reach: int) -> tuple[Tensor, Tensor]:
-    side = 2 * reach + 1
-    highest = F.max_pool2d(planes, side, 1, reach)
-    return highest, highest + F.max_pool2d(-planes, side, 1, reach)
+    highest = highest_around(planes, reach)
+    return highest, highest - lowest_around(planes, reach)
 
 
 def _around(planes: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -82,7 +83,3 @@ def _distances(like: Tensor) -> Tensor:
     """[(2 * REACH + 1)^2] weights of a square's pixels, falling from its middle."""
     steps = torch.arange(-REACH, REACH + 1, device=like.device)
     return torch.exp(-(steps[:, None].square() + steps.square()) / (2 * (REACH / 2) ** 2)).flatten()
-
-
-def _widened(mask: Tensor, reach: int) -> Tensor:
-    return F.max_pool2d(mask[None, None].float(), 2 * reach + 1, 1, reach)[0, 0] > 0

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
+from photowalk.kernels.sliding import highest_around, lowest_around
 from photowalk.scene.filling import fill_smoothly
 
 BELIEF = 4.0  # largest logit that counts, so that no single pixel outvotes its neighbours
@@ -20,8 +21,8 @@ def clean_sky(logit: Tensor, *, reach: int = 2) -> Tensor:
     believed = logit.float()[None, None].clamp(-BELIEF, BELIEF)
     smooth = F.avg_pool2d(believed, 2 * reach + 1, 1, reach, count_include_pad=False)
     sky = smooth > 0
-    grown = _widened(~_widened(~sky, reach), reach)  # opening: islands of sky go
-    return _without_islands((~_widened(~_widened(grown, reach), reach) | grown)[0, 0])  # closing: holes go
+    grown = highest_around(lowest_around(sky, reach), reach)  # opening: islands of sky go
+    return _without_islands((lowest_around(highest_around(grown, reach), reach) | grown)[0, 0])  # closing: holes go
 
 
 def remembered_sky(logit: Tensor, known: Tensor) -> Tensor:
@@ -47,7 +48,3 @@ def _without_islands(sky: Tensor) -> Tensor:
     island = (size < LARGEST_ISLAND * sky.numel()) & ~supported
     island[0] = False
     return sky | island[parts]
-
-
-def _widened(mask: Tensor, reach: int) -> Tensor:
-    return F.max_pool2d(mask.to(torch.float32), 2 * reach + 1, 1, reach) > 0

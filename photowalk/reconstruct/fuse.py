@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from photowalk.kernels.rasterise import SH_DC
+from photowalk.kernels.sliding import lowest_around
 from photowalk.reconstruct.complete import close_gaps, complete
-from photowalk.reconstruct.landing import AGREEMENT, IN_FRONT, Description, FreeSpace, Landing, describe, land, nearest
+from photowalk.reconstruct.landing import AGREEMENT, IN_FRONT, Description, FreeSpace, Landing, describe, land
 from photowalk.reconstruct.lift import FOOTPRINT, Lifter, PixelAligned, lift
 from photowalk.reconstruct.photometric import exposure_gain
 from photowalk.reconstruct.simplify import merge, neighbours
@@ -187,7 +188,7 @@ def drop_floaters(
     new = (fused.seen + fused.seen_through) == 0
     seen, seen_through = fused.seen.clone(), fused.seen_through.clone()
     for view, voters in [*((view, None) for view in views), *((view, new) for view in earlier)]:
-        around = nearest(view.depth, 3, stride=1)  # an edge may pass through the pixel
+        around = lowest_around(view.depth, 1)  # an edge may pass through the pixel
         landing = land(fused.splats, view)
         through = landing.in_view & (landing.depth < IN_FRONT * around.reshape(-1)[landing.pixel])
         seen += landing.agrees if voters is None else landing.agrees & voters
@@ -246,8 +247,7 @@ def _tolerance(depth: Tensor, surface: Surface) -> Tensor:
 
 def _inside(landing: Landing, mask: Tensor) -> Tensor:
     """Which splats [N] agree with the view and lie well inside `mask` [H, W]."""
-    inner = -F.max_pool2d(-mask.float()[None], 5, stride=1, padding=2)[0] > 0
-    return landing.agrees & inner.reshape(-1)[landing.pixel]
+    return landing.agrees & lowest_around(mask, 2).reshape(-1)[landing.pixel]
 
 
 def _reach(view: View, origin: Tensor) -> float:

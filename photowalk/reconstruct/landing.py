@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from photowalk.geometry.cameras import Cameras
+from photowalk.kernels.sliding import lowest_around
 from photowalk.reconstruct.lift import FOOTPRINT
 from photowalk.scene.render import footprints, visible
 from photowalk.scene.types import Splats, View
@@ -71,17 +72,12 @@ class FreeSpace:
     @staticmethod
     def of(view: View) -> FreeSpace:
         known = view.depth > 0
-        least = nearest(torch.where(known, view.depth, torch.inf), _COARSE, stride=_COARSE)
+        least = -F.max_pool2d(-torch.where(known, view.depth, torch.inf)[None], _COARSE, ceil_mode=True)[0]
         most = F.avg_pool2d(known.float()[None], _COARSE, ceil_mode=True)[0] >= 0.5
-        depth = nearest(torch.where(most, least, 0), 3, stride=1)
+        depth = lowest_around(torch.where(most, least, 0), 1)
         return FreeSpace(view.camera.resized(*depth.shape), depth.half())
 
     def holds(self, points: Tensor) -> Tensor:
         """Which `points` [N, 3] lie in it."""
         pixel, z, in_view = _fall(points, self.camera)
         return in_view & (z < IN_FRONT * self.depth.reshape(-1)[pixel])
-
-
-def nearest(depth: Tensor, size: int, stride: int) -> Tensor:
-    """The least of depth [H, W] in blocks of `size` pixels, `stride` apart; about every pixel if that is 1."""
-    return -F.max_pool2d(-depth[None], size, stride, padding=size // 2 if stride == 1 else 0, ceil_mode=True)[0]

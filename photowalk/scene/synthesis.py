@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from photowalk.kernels.sliding import highest_around, lowest_around
+
 PATCH = 7  # pixels along each side
 _REACH = PATCH // 2
 _ROUNDS = {8: 4, 4: 4, 2: 3, 1: 2}  # of searching and voting, by how many pixels along each side are seen as one
@@ -63,9 +65,9 @@ class _Level:
         share = F.avg_pool2d(known.to(picture)[None], cell)
         picture = F.avg_pool2d(picture * known, cell) / share.clamp_min(1e-6)
         hole = share < 0.5
-        targets = F.max_pool2d(hole.to(picture), PATCH, stride=1, padding=_REACH) > 0
-        inside = F.pad((~hole).to(picture), [_REACH] * 4)
-        sources = -F.max_pool2d(-inside, PATCH, stride=1) > 0
+        targets = highest_around(hole, _REACH)
+        inside = F.pad(~hole, [_REACH] * 4)  # what is outside is no source
+        sources = lowest_around(inside, _REACH)[..., _REACH:-_REACH, _REACH:-_REACH]
         return _Level(picture, hole[0], targets[0], sources[0])
 
     def anywhere(self, random: torch.Generator) -> Tensor:
