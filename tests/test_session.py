@@ -12,6 +12,7 @@ from worlds import assert_same_chunk, assert_same_world, make_chunk, make_world
 from photowalk import World
 from photowalk.geometry import path_files
 from photowalk.geometry.cameras import Cameras
+from photowalk.scene.images import read_photo, write_png
 from photowalk.world.disk import WorldError
 from photowalk.world.progress import Cancelled
 from photowalk.world.state import WorldState
@@ -64,6 +65,19 @@ def test_a_created_world_starts_with_the_photo(world):
     assert world.state.cameras.centres[0].abs().max() == 0
     assert manifest.chunks[1].path == ONE_CHUNK
     assert (world.folder / "walk.mp4").exists()
+
+
+def test_a_photo_with_more_pixels_than_the_frames_is_kept_in_them(world, photo):
+    close_up = world.state.chunks[0].close_up
+    assert torch.equal(close_up, read_photo(photo, 2 * HEIGHT, 2 * WIDTH).image)
+    assert torch.equal(close_up, reopened(world).state.chunks[0].close_up)
+
+
+def test_a_photo_of_few_pixels_is_kept_once(tmp_path):
+    write_png(tmp_path / "small.png", torch.rand(3, HEIGHT, WIDTH))
+    world = World.create(tmp_path / "small.png", tmp_path / "world", preset=tiny_preset())
+    assert world.state.chunks[0].close_up is None
+    assert not (world.folder / "chunks" / "0000" / "close_up.png").exists()
 
 
 def test_extending_a_reopened_world_gives_the_same_frames(walked, world, tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from disks import smallest_disk
-from worlds import CHUNK_FRAMES, assert_same_chunk, assert_same_world, make_chunk, make_world
+from worlds import CHUNK_FRAMES, HEIGHT, WIDTH, assert_same_chunk, assert_same_world, make_chunk, make_world
 
 from photowalk.scene.videos import read_lossless
 from photowalk.world import store
@@ -42,12 +42,12 @@ def test_the_folder_holds_what_is_documented(tmp_path):
     chunk = ["cameras.safetensors", "chunk.json", "decoder.safetensors", "depth.safetensors", "encoder.safetensors"]
     chunk += ["frames.mkv", "latents.safetensors"]
     expected = [".lock", "photo.png", "walk.mp4", "world.json"]
-    expected += [f"chunks/{name}/{file}" for name in ("0000", "0001") for file in chunk]
+    expected += [f"chunks/{name}/{file}" for name in ("0000", "0001") for file in chunk] + ["chunks/0000/close_up.png"]
     assert files_of(tmp_path / "world") == sorted(expected)
     manifest = json.loads((tmp_path / "world" / "world.json").read_text())
     assert (manifest["format"], manifest["version"]) == ("photowalk world", VERSION)
     documented = (Path(__file__).parent.parent / "docs" / "world_folder.md").read_text()
-    assert all(f"`{name}`" in documented for name in [*chunk, "world.json", "photo.png", "walk.mp4"])
+    assert all(f"`{name}`" in documented for name in [*chunk, "close_up.png", "world.json", "photo.png", "walk.mp4"])
     assert all(f"`{key}`" in documented for key in [*manifest, *manifest["chunks"][0]])
 
 
@@ -56,8 +56,9 @@ def test_what_would_be_stored_with_a_loss_is_refused(tmp_path):
     chunk = make_chunk(1)
     unrounded = replace(chunk, clip=replace(chunk.clip, video=chunk.clip.video * 0.999))
     too_fine = replace(chunk, clip=replace(chunk.clip, depth=chunk.clip.depth * 1.0001))
+    between_bytes = replace(chunk, close_up=torch.full((3, 2 * HEIGHT, 2 * WIDTH), 0.3))
     with world.locked():
-        for lossy, reason in [(unrounded, "n / 255"), (too_fine, "float16")]:
+        for lossy, reason in [(unrounded, "n / 255"), (too_fine, "float16"), (between_bytes, "close-up .* n / 255")]:
             with pytest.raises(ValueError, match=reason):
                 world.append(lossy)
     assert WorldStore(tmp_path / "world").manifest.frames == 1
@@ -227,7 +228,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 os.fsync = lambda handle: None  # what a dead process has written is there; only dead computers lose it
-from worlds import make_chunk, make_world, assert_same_world
+from worlds import HEIGHT, WIDTH, make_chunk, make_world, assert_same_world
 from photowalk.world.manifest import Job
 from photowalk.world.store import WorldStore
 from photowalk.world.state import WorldState

@@ -60,5 +60,5 @@ def _assemble(placement: Placement) -> Generator:
             detail=DetailNetwork(DetailNetwork.Config(widths=(8,))).eval(),
             sampler=FewStep(steps=2),
             placement=placement,
-            config=GenerationConfig(conditioning, GreedyCoverage(), 2, 4, 4, 1.0, ""),
+            config=GenerationConfig(conditioning, GreedyCoverage(), 2, 4, 4, 1.0, "", close_up=2),
         )

@@ -38,6 +38,7 @@ def make_chunk(index: int, prompt: str = "a hall") -> Chunk:
         notes=("spread evenly",) if index else (),
         encoder={"past": torch.randn(2, 3, generator=random).bfloat16()},
         decoder={"past": torch.randn(2, 3, generator=random)},
+        close_up=None if index else quantise(torch.rand(3, 2 * HEIGHT, 2 * WIDTH, generator=random)),
     )
 
 
@@ -62,6 +63,8 @@ def assert_same_chunk(a: Chunk, b: Chunk) -> None:
     assert torch.equal(a.clip.cameras.camera_from_world, b.clip.cameras.camera_from_world)
     assert torch.equal(a.clip.cameras.intrinsics, b.clip.cameras.intrinsics)
     assert torch.equal(a.latents, b.latents)
+    assert (a.close_up is None) == (b.close_up is None)
+    assert a.close_up is None or torch.equal(a.close_up, b.close_up)
     for one, other in [(a.encoder, b.encoder), (a.decoder, b.decoder)]:
         assert one.keys() == other.keys()
         assert all(torch.equal(one[name], other[name]) and one[name].dtype == other[name].dtype for name in one)

@@ -108,6 +108,7 @@ def nano_generation() -> GenerationConfig:
         witnesses=8,
         guidance=1.0,
         negative_prompt="",
+        close_up=2,
     )
 
 

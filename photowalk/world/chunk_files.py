@@ -15,7 +15,7 @@ from torch import Tensor
 
 from photowalk.geometry.cameras import Cameras
 from photowalk.models.protocols import StreamState
-from photowalk.scene.images import from_bytes, to_bytes
+from photowalk.scene.images import from_bytes, quantise, read_png, to_bytes, write_png
 from photowalk.scene.types import Clip, View
 from photowalk.scene.videos import read_lossless, write_lossless
 from photowalk.world.disk import sha256, sync_folder, write_bytes
@@ -24,6 +24,7 @@ from photowalk.world.state import Chunk
 
 FRAMES_PER_SECOND = 16.0
 STREAMS = ("encoder.safetensors", "decoder.safetensors")
+CLOSE_UP = "close_up.png"
 
 
 def write_chunk(world: Path, index: int, chunk: Chunk) -> ChunkEntry:
@@ -49,6 +50,8 @@ def write_chunk(world: Path, index: int, chunk: Chunk) -> ChunkEntry:
             write_tensors(partial / "sampled.safetensors", {"sampled": chunk.sampled})
         if chunk.views:
             write_tensors(partial / "views.safetensors", _view_tensors(chunk.views))
+        if chunk.close_up is not None:
+            _write_close_up(partial / CLOSE_UP, chunk.close_up)
         write_bytes(partial / "chunk.json", json.dumps(description, indent=1, ensure_ascii=False).encode())
         files = {file.name: StoredFile(file.stat().st_size, sha256(file)) for file in sorted(partial.iterdir())}
         sync_folder(partial)
@@ -84,6 +87,7 @@ def read_chunk(
         if "sampled.safetensors" in entry.files
         else None,
         views=_read_views(folder / "views.safetensors", manifest, device) if "views.safetensors" in entry.files else (),
+        close_up=_read_close_up(folder / CLOSE_UP, manifest).to(device) if CLOSE_UP in entry.files else None,
     )
 
 
@@ -130,6 +134,22 @@ def _read_views(file: Path, manifest: Manifest, device: torch.device) -> tuple[V
     stored, cameras = _read_stream(file, device), read_cameras(file, manifest).to(device)
     pictures = zip(from_bytes(stored["images"]), stored["depth"].float(), cameras, strict=True)
     return tuple(View(*picture, frame=-1 - index) for index, picture in enumerate(pictures))
+
+
+def _write_close_up(file: Path, picture: Tensor) -> None:
+    if not torch.equal(quantise(picture), picture):
+        raise ValueError("the close-up of a photo wants values n / 255, so that it is stored without loss")
+    write_png(file, picture)
+
+
+def _read_close_up(file: Path, manifest: Manifest) -> Tensor:
+    picture = read_png(file)
+    height, width = picture.shape[-2:]
+    if height % manifest.height or width % manifest.width or height * manifest.width != width * manifest.height:
+        raise ValueError(
+            f"{file.name} is {height}x{width}, not {manifest.height}x{manifest.width} a whole number of times"
+        )
+    return picture
 
 
 def _read_stream(file: Path, device: torch.device) -> StreamState:

@@ -46,6 +46,7 @@ class Past:
     cameras: Cameras  # [F] of all frames so far
     first: View
     latest: View
+    close_up: Tensor | None = None  # [3, s H, s W] in [0, 1], the first view in more pixels
 
 
 def priming_frames(layout: HistoryLayout, temporal_factor: int) -> int:
@@ -69,7 +70,9 @@ def build_conditioning(
     slots = (past.first,) * (config.layout.space_frames - len(recalled)) + recalled
     rows, columns = past.latents.shape[-2:]
     with torch.autocast(past.latents.device.type, enabled=False):  # poses want all their digits
-        preview = preview_chunk(past.latest, recalled, targets, config.preview, fused=savings.fused_splat)
+        preview = preview_chunk(
+            past.latest, recalled, targets, config.preview, close_up=past.close_up, fused=savings.fused_splat
+        )
         rays = _rays(past, slots, targets, config, codec, needed=savings.needed_rays)
         correspondence = correspondence_features(
             recalled if config.correspondence else (),

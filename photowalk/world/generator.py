@@ -50,6 +50,7 @@ class GenerationConfig:
     negative_prompt: str
     memory: SpatialMemory = EMPTY_MEMORY  # the empty one, with the convention by which depth becomes points
     reference_quantile: float = 0.5  # of the photo's depth, in which paths are measured; published: 0.25
+    close_up: int = 1  # times the frames' pixels along each side that the photo is kept in; published: 1, only once
     rounded: bool = True  # published: False, frames stay as decoded, unclamped; a world on disk wants True
 
 
@@ -74,6 +75,7 @@ class Generator:
         focal_px: float | None = None,
         depth: Tensor | None = None,  # [H, W] along +Z, 0 = unknown, inf = sky; estimated when not given
         camera: Cameras | None = None,  # []; the world's origin when not given, with the focal length
+        close_up: Tensor | None = None,  # [3, s H, s W] in [0, 1], the photo in more pixels, s a whole number
         pictures: Sequence[PosedPicture] = (),  # more of the place, posed in the photo's camera, to be remembered
         prompt: str = "",
         seed: int = 0,
@@ -91,7 +93,12 @@ class Generator:
             depth = self._kept_depth(depth)
             views = self._seed_views(View(photo, depth, camera, 0), pictures)
         clip = Clip(photo[None], camera[None], depth[None], prompt)
-        chunk = Chunk(clip, latents[0].float(), prompt, seed, encoder=encoder, decoder=decoder, views=views)
+        if close_up is not None:
+            _check_close_up(close_up, photo)
+            close_up = quantise(close_up)
+        chunk = Chunk(
+            clip, latents[0].float(), prompt, seed, encoder=encoder, decoder=decoder, views=views, close_up=close_up
+        )
         return WorldState.from_chunks([chunk], self.config.memory)
 
     @torch.inference_mode()
@@ -145,7 +152,7 @@ class Generator:
         recalled = self._recalled(state, cameras, config.layout.space_frames)
         on_step(Progress("warp", 0, 1))
         return build_conditioning(
-            Past(state.latents, state.cameras, state.first, state.latest),
+            Past(state.latents, state.cameras, state.first, state.latest, state.chunks[0].close_up),
             recalled,
             cameras,
             prompt,
@@ -241,6 +248,12 @@ def _placed(camera: Cameras, photo: Cameras) -> Cameras:
     """A camera that is known as seen from the photo's, in the world."""
     pose = camera.camera_from_world.double() @ photo.camera_from_world.double()  # autocast leaves float64 alone
     return replace(camera, camera_from_world=pose.to(camera.camera_from_world))
+
+
+def _check_close_up(close_up: Tensor, photo: Tensor) -> None:
+    (height, width), (rows, columns) = photo.shape[-2:], close_up.shape[-2:]
+    if rows % height or columns % width or rows // height != columns // width:
+        raise ValueError(f"a close-up of a photo of {height}x{width} wants a multiple of that, got {rows}x{columns}")
 
 
 def _photo_camera(photo: Tensor, focal_px: float) -> Cameras:

@@ -6,7 +6,7 @@ It is what the denoiser starts from, the floor that it must beat, and what the s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from photowalk.geometry.cameras import Cameras
 from photowalk.kernels.splatting import reliable_depth
+from photowalk.scene.close_up import with_close_up
 from photowalk.scene.filling import fill_along_rows, fill_smoothly
 from photowalk.scene.synthesis import synthesise
 from photowalk.scene.types import View
@@ -50,6 +51,7 @@ def preview_chunk(
     targets: Cameras,  # [F]
     config: PreviewConfig,
     *,
+    close_up: Tensor | None = None,  # [3, s H, s W] in [0, 1], frame 0 in more pixels
     fused: bool = True,
 ) -> Preview:
     """Warp what was seen into the new cameras; `fused` as in `scene.warping.warp`."""
@@ -57,7 +59,12 @@ def preview_chunk(
         return _published(latest, targets, config, fused=fused)
     views = {view.frame: view for view in (*recalled, latest)}
     # Earlier frames first: each generation blurs a little, so the oldest picture of a surface is the best one.
-    seen = composite([views[frame] for frame in sorted(views)], targets, pixel_centre=config.pixel_centre)
+    frames = sorted(views)
+    seen = composite([views[frame] for frame in frames], targets, pixel_centre=config.pixel_centre)
+    if close_up is not None and 0 in views:
+        photo, index = views[0], frames.index(0)
+        closer = with_close_up(seen, photo, index, close_up, targets, pixel_centre=config.pixel_centre)
+        seen = replace(seen, video=closer)
     video, drawn = _continued(seen, targets, config) if config.continued else (seen.video, seen.known)
     video = _filled(video, drawn[:, None].float(), config)
     return Preview(video.clamp(0, 1), seen.known.float(), seen.depth)

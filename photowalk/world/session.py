@@ -128,11 +128,14 @@ class World:
             device = generator.placement.device
             known_depth = None if known_depth is None else known_depth.to(device)
             on_step(Progress("photo", 0, 1))
+            scale = 1 if legacy or height >= original[0] or width >= original[1] else generator.config.close_up
+            close_up = read_photo(photo, scale * height, scale * width, fit=fit).image if scale > 1 else None
             state = generator.start(
                 picture.image.to(device),
                 focal_px=focal_px,
                 depth=known_depth,
                 camera=camera,
+                close_up=None if close_up is None else close_up.to(device),
                 pictures=pictures,
                 prompt=prompt,
                 seed=seed,

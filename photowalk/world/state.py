@@ -32,6 +32,7 @@ class Chunk:
     decoder: StreamState = field(default_factory=dict)
     sampled: Tensor | None = None  # [C, T, h, w] that the frames were decoded from; None: a photo
     views: tuple[View, ...] = ()  # with the photo: further pictures of the place, frames -1, -2, ...
+    close_up: Tensor | None = None  # [3, s H, s W] in [0, 1], with the photo: the same in more pixels
 
     @property
     def depth_frames(self) -> Tensor:

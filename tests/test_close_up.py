@@ -1,0 +1,100 @@
+"""What a walk shows of the photo from nearer than it was taken: pixels that the photo has and its frame has not."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny import tiny_preset
+
+from photowalk.geometry import paths
+from photowalk.geometry.cameras import Cameras
+from photowalk.scene.close_up import with_close_up
+from photowalk.scene.types import View
+from photowalk.scene.warping import composite
+from photowalk.world.placement import choose_placement
+
+HEIGHT, WIDTH, DEPTH = 48, 64, 2.0
+CAMERA = Cameras.from_fov(torch.eye(4), 60.0, HEIGHT, WIDTH)
+
+
+@pytest.fixture(scope="module")
+def close_up():
+    """A picture with detail that half as many pixels cannot show."""
+    coarse = torch.rand(1, 3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(1))
+    return F.interpolate(coarse, scale_factor=2, mode="bicubic").clamp(0, 1)[0]
+
+
+@pytest.fixture(scope="module")
+def photo(close_up):
+    """A wall that stands straight before the camera."""
+    return View(F.avg_pool2d(close_up[None], 2)[0], torch.full((HEIGHT, WIDTH), DEPTH), CAMERA, 0)
+
+
+def nearer(distance):
+    return paths.forward(CAMERA, 2, distance=distance)[1:]
+
+
+def test_at_half_the_distance_the_wall_shows_the_close_ups_own_pixels(photo, close_up):
+    targets = nearer(DEPTH / 2)
+    seen = composite([photo], targets)
+    middle = close_up[:, HEIGHT // 2 : -HEIGHT // 2, WIDTH // 2 : -WIDTH // 2]
+    sharp = with_close_up(seen, photo, 0, close_up, targets)[0]
+    torch.testing.assert_close(sharp, middle, atol=2e-3, rtol=0)
+    assert (seen.video[0] - middle).abs().mean() > 0.02  # the frame alone has lost that
+
+
+def test_from_where_it_was_taken_the_photo_stays_as_it_is(photo, close_up):
+    seen = composite([photo], nearer(0.0))
+    assert with_close_up(seen, photo, 0, close_up, nearer(0.0)) is seen.video
+
+
+def test_from_farther_away_too(photo, close_up):
+    back = paths.forward(CAMERA, 2, distance=-1.0)[1:]
+    seen = composite([photo], back)
+    assert with_close_up(seen, photo, 0, close_up, back) is seen.video
+
+
+def test_a_longer_lens_is_as_good_as_coming_nearer_and_shows_the_sky_too(photo, close_up):
+    sky = View(photo.image, torch.full((HEIGHT, WIDTH), torch.inf), CAMERA, 0)
+    lens = torch.tensor([2.0, 2.0, 1.0])[:, None] * torch.eye(3)
+    about_middle = CAMERA.intrinsics.clone()
+    about_middle[:2, :2] = (lens @ CAMERA.intrinsics)[:2, :2]
+    long = Cameras(CAMERA.camera_from_world[None], about_middle[None], HEIGHT, WIDTH)
+    middle = close_up[:, HEIGHT // 2 : -HEIGHT // 2, WIDTH // 2 : -WIDTH // 2]
+    for view in (photo, sky):
+        sharp = with_close_up(composite([view], long), view, 0, close_up, long)[0]
+        torch.testing.assert_close(sharp, middle, atol=2e-3, rtol=0)
+
+
+def test_what_another_view_shows_stays_as_it_is(photo, close_up):
+    near = View(torch.zeros(3, HEIGHT, WIDTH), torch.full((HEIGHT, WIDTH), DEPTH - 0.5), CAMERA, 1)
+    near.depth[:, : WIDTH // 2] = 0  # it saw the right half alone, in black
+    targets = nearer(0.8)
+    seen = composite([photo, near], targets)
+    sharp = with_close_up(seen, photo, 0, close_up, targets)
+    black = seen.source == 1
+    assert 0.2 < black.float().mean() < 0.9
+    assert torch.equal(sharp.movedim(1, -1)[black], seen.video.movedim(1, -1)[black])
+    assert (sharp != seen.video).any()
+
+
+def test_a_chunk_is_drawn_from_the_close_up(close_up):
+    """The walk's warp, and with it what is drawn, has detail that it does not have without."""
+    generator = tiny_preset().build(choose_placement("cpu"))
+    height, width = 64, 96
+    larger = F.interpolate(close_up[None], size=(2 * height, 2 * width), mode="bicubic")[0].clamp(0, 1)
+    photo, depth = F.avg_pool2d(larger[None], 2)[0], torch.full((height, width), DEPTH)
+    drawn = {}
+    for name, more in (("plain", None), ("closer", larger)):
+        state = generator.start(photo, focal_px=80.0, depth=depth, close_up=more)
+        cameras = paths.forward(state.cameras[-1], 17, distance=DEPTH / 2)[1:]
+        _, preview = generator.condition(state, cameras, "", lambda progress: None)
+        drawn[name] = preview.video[-1]
+    middle = larger[:, height // 2 : -height // 2, width // 2 : -width // 2]
+    errors = {name: (video - middle).abs().mean() for name, video in drawn.items()}
+    assert errors["closer"] < 0.3 * errors["plain"]
+
+
+def test_a_close_up_of_another_shape_is_refused():
+    generator = tiny_preset().build(choose_placement("cpu"))
+    with pytest.raises(ValueError, match="close-up of a photo of 64x96 wants a multiple of that, got 128x96"):
+        generator.start(torch.rand(3, 64, 96), focal_px=80.0, close_up=torch.rand(3, 128, 96))
