@@ -33,13 +33,28 @@ def nearer(distance):
     return paths.forward(CAMERA, 2, distance=distance)[1:]
 
 
-def test_at_half_the_distance_the_wall_shows_the_close_ups_own_pixels(photo, close_up):
-    targets = nearer(DEPTH / 2)
+@pytest.mark.parametrize("times", [2, 4])
+def test_where_a_wall_is_so_many_times_larger_it_shows_the_close_ups_own_pixels(times):
+    coarse = torch.rand(1, 3, times * HEIGHT // 2, times * WIDTH // 2)
+    close_up = F.interpolate(coarse, scale_factor=2, mode="bicubic").clamp(0, 1)[0]
+    photo = View(F.avg_pool2d(close_up[None], times)[0], torch.full((HEIGHT, WIDTH), DEPTH), CAMERA, 0)
+    targets = nearer(DEPTH * (1 - 1 / times))
     seen = composite([photo], targets)
-    middle = close_up[:, HEIGHT // 2 : -HEIGHT // 2, WIDTH // 2 : -WIDTH // 2]
+    top, left = (times - 1) * HEIGHT // 2, (times - 1) * WIDTH // 2
+    middle = close_up[:, top : top + HEIGHT, left : left + WIDTH]
     sharp = with_close_up(seen, photo, 0, close_up, targets)[0]
     torch.testing.assert_close(sharp, middle, atol=2e-3, rtol=0)
     assert (seen.video[0] - middle).abs().mean() > 0.02  # the frame alone has lost that
+
+
+def test_of_more_pixels_than_are_asked_for_none_is_passed_over(photo, close_up):
+    """A close-up of twice the pixels adds nothing at half the distance, not even noise."""
+    finer = close_up.repeat_interleave(2, 1).repeat_interleave(2, 2)
+    finer = finer + 0.1 * (torch.arange(finer.shape[-1]) % 2 - 0.5)  # stripes that vanish in the mean of two pixels
+    targets = nearer(DEPTH / 2)
+    seen = composite([photo], targets)
+    expected = with_close_up(seen, photo, 0, close_up, targets)
+    torch.testing.assert_close(with_close_up(seen, photo, 0, finer, targets), expected, atol=1e-5, rtol=0)
 
 
 def test_from_where_it_was_taken_the_photo_stays_as_it_is(photo, close_up):
@@ -96,5 +111,5 @@ def test_a_chunk_is_drawn_from_the_close_up(close_up):
 
 def test_a_close_up_of_another_shape_is_refused():
     generator = tiny_preset().build(choose_placement("cpu"))
-    with pytest.raises(ValueError, match="close-up of a photo of 64x96 wants a multiple of that, got 128x96"):
+    with pytest.raises(ValueError, match=r"close-up of a photo of 64x96 wants 2, 4, ... times .* got 128x96"):
         generator.start(torch.rand(3, 64, 96), focal_px=80.0, close_up=torch.rand(3, 128, 96))

@@ -108,7 +108,7 @@ def nano_generation() -> GenerationConfig:
         witnesses=8,
         guidance=1.0,
         negative_prompt="",
-        close_up=2,
+        close_up=4,
     )
 
 

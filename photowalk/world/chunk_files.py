@@ -145,10 +145,9 @@ def _write_close_up(file: Path, picture: Tensor) -> None:
 def _read_close_up(file: Path, manifest: Manifest) -> Tensor:
     picture = read_png(file)
     height, width = picture.shape[-2:]
-    if height % manifest.height or width % manifest.width or height * manifest.width != width * manifest.height:
-        raise ValueError(
-            f"{file.name} is {height}x{width}, not {manifest.height}x{manifest.width} a whole number of times"
-        )
+    times = height // manifest.height
+    if (height, width) != (times * manifest.height, times * manifest.width):
+        raise ValueError(f"{file.name} is {height}x{width}, which is no multiple of {manifest.height}x{manifest.width}")
     return picture
 
 

@@ -71,7 +71,13 @@ def build_conditioning(
     rows, columns = past.latents.shape[-2:]
     with torch.autocast(past.latents.device.type, enabled=False):  # poses want all their digits
         preview = preview_chunk(
-            past.latest, recalled, targets, config.preview, close_up=past.close_up, fused=savings.fused_splat
+            past.latest,
+            recalled,
+            targets,
+            config.preview,
+            photo=past.first,
+            close_up=past.close_up,
+            fused=savings.fused_splat,
         )
         rays = _rays(past, slots, targets, config, codec, needed=savings.needed_rays)
         correspondence = correspondence_features(

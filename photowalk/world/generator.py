@@ -50,7 +50,7 @@ class GenerationConfig:
     negative_prompt: str
     memory: SpatialMemory = EMPTY_MEMORY  # the empty one, with the convention by which depth becomes points
     reference_quantile: float = 0.5  # of the photo's depth, in which paths are measured; published: 0.25
-    close_up: int = 1  # times the frames' pixels along each side that the photo is kept in; published: 1, only once
+    close_up: int = 1  # a power of two: how many times the frames' pixels the photo is kept in; published: 1, only once
     rounded: bool = True  # published: False, frames stay as decoded, unclamped; a world on disk wants True
 
 
@@ -75,7 +75,7 @@ class Generator:
         focal_px: float | None = None,
         depth: Tensor | None = None,  # [H, W] along +Z, 0 = unknown, inf = sky; estimated when not given
         camera: Cameras | None = None,  # []; the world's origin when not given, with the focal length
-        close_up: Tensor | None = None,  # [3, s H, s W] in [0, 1], the photo in more pixels, s a whole number
+        close_up: Tensor | None = None,  # [3, s H, s W] in [0, 1], the photo in more pixels, s a power of two
         pictures: Sequence[PosedPicture] = (),  # more of the place, posed in the photo's camera, to be remembered
         prompt: str = "",
         seed: int = 0,
@@ -252,8 +252,12 @@ def _placed(camera: Cameras, photo: Cameras) -> Cameras:
 
 def _check_close_up(close_up: Tensor, photo: Tensor) -> None:
     (height, width), (rows, columns) = photo.shape[-2:], close_up.shape[-2:]
-    if rows % height or columns % width or rows // height != columns // width:
-        raise ValueError(f"a close-up of a photo of {height}x{width} wants a multiple of that, got {rows}x{columns}")
+    times = rows // height
+    if (rows, columns) != (times * height, times * width) or times.bit_count() != 1:
+        raise ValueError(
+            f"a close-up of a photo of {height}x{width} wants 2, 4, ... times as many pixels along each side, "
+            f"got {rows}x{columns}"
+        )
 
 
 def _photo_camera(photo: Tensor, focal_px: float) -> Cameras:

@@ -51,18 +51,20 @@ def preview_chunk(
     targets: Cameras,  # [F]
     config: PreviewConfig,
     *,
-    close_up: Tensor | None = None,  # [3, s H, s W] in [0, 1], frame 0 in more pixels
+    photo: View | None = None,  # frame 0
+    close_up: Tensor | None = None,  # [3, s H, s W] in [0, 1], the photo in more pixels; it is then always looked at
     fused: bool = True,
 ) -> Preview:
     """Warp what was seen into the new cameras; `fused` as in `scene.warping.warp`."""
     if config.warp_from == "latest":
         return _published(latest, targets, config, fused=fused)
-    views = {view.frame: view for view in (*recalled, latest)}
+    always = [] if photo is None or close_up is None else [photo]
+    views = {view.frame: view for view in (*recalled, latest, *always)}
     # Earlier frames first: each generation blurs a little, so the oldest picture of a surface is the best one.
     frames = sorted(views)
     seen = composite([views[frame] for frame in frames], targets, pixel_centre=config.pixel_centre)
-    if close_up is not None and 0 in views:
-        photo, index = views[0], frames.index(0)
+    if photo is not None and close_up is not None:
+        index = frames.index(photo.frame)
         closer = with_close_up(seen, photo, index, close_up, targets, pixel_centre=config.pixel_centre)
         seen = replace(seen, video=closer)
     video, drawn = _continued(seen, targets, config) if config.continued else (seen.video, seen.known)

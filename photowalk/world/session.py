@@ -128,7 +128,9 @@ class World:
             device = generator.placement.device
             known_depth = None if known_depth is None else known_depth.to(device)
             on_step(Progress("photo", 0, 1))
-            scale = 1 if legacy or height >= original[0] or width >= original[1] else generator.config.close_up
+            scale = 1 if legacy else generator.config.close_up
+            while scale > 1 and 2 * min(original[0] / height, original[1] / width) <= scale:
+                scale //= 2  # the photo has not so many pixels
             close_up = read_photo(photo, scale * height, scale * width, fit=fit).image if scale > 1 else None
             state = generator.start(
                 picture.image.to(device),
