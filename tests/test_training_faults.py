@@ -11,7 +11,8 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from photowalk.train.batches import TrainingError
+from photowalk.train import batches
+from photowalk.train.batches import TrainingError, death_of_drawers
 from photowalk.train.trainer import TrainingConfig, train
 from photowalk.world.placement import Placement
 
@@ -118,6 +119,34 @@ def test_a_process_that_dies_is_named_and_the_run_goes_on_when_called_again(tmp_
         [(line["step"], line["loss"]) for line in lines(tmp_path / name / "log.jsonl")] for name in ("cut", "whole")
     )
     assert found == wanted
+
+
+def test_a_process_that_dies_while_it_hands_a_batch_over_is_known_by_torchs_words():
+    """The connection breaks first, and torch's signal comes a moment later."""
+
+    def notice(*_):
+        raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")
+
+    def cut_off():
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        raise ConnectionResetError("Connection reset by peer")
+
+    before = signal.signal(signal.SIGALRM, notice)
+    try:
+        assert "DataLoader worker (pid 1)" in death_of_drawers(cut_off)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_connection_that_breaks_although_nobody_died_is_an_error_of_its_own(monkeypatch):
+    monkeypatch.setattr(batches, "TORCH_NOTICES", 0.01)
+
+    def cut_off():
+        raise ConnectionResetError("Connection reset by peer")
+
+    with pytest.raises(ConnectionResetError):
+        death_of_drawers(cut_off)
 
 
 @pytest.mark.parametrize("checkpoint_every", [0.0, 1e6])

@@ -6,6 +6,7 @@ and its number alone: it does not matter which process draws it, or whether the 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from photowalk.train.parallel import Processes
 
 ENDLESS = 10**9  # steps
 ATTEMPTS = 5  # at a micro-batch, each with other chance, before a training stops
+TORCH_NOTICES = 2.0  # seconds, at most, until torch breaks in because a process ended
 FAR = 7_919_000_003  # between the seeds of attempts, lest one is that of a later micro-batch
 OnFault = Literal["skip", "stop"]
 Batch = TypeVar("Batch")
@@ -81,7 +83,11 @@ def death_of_drawers(work: Callable[[], None]) -> str | None:
     """Do work that draws batches. The words of torch if a process that draws them ended unasked: torch then breaks into
     whatever runs, and again and again for as long as its loader is held, so nothing of the work is kept."""
     try:
-        work()
+        try:
+            work()
+        except (ConnectionError, EOFError):  # cut off while a batch was handed over: torch's words follow, by a signal
+            time.sleep(TORCH_NOTICES)
+            raise
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
