@@ -217,7 +217,7 @@ def test_a_walk_that_was_killed_and_cancelled_continues_to_the_same_files(tmp_pa
     assert main(["generate", photo, "-o", str(whole), *options]) == 0
     assert main(["info", str(broken), "--verify"]) == 0
     kept = [path.relative_to(whole) for path in whole.rglob("*") if path.is_file() and path.name != ".lock"]
-    assert len(kept) == 3 * 7 + len(["world.json", "photo.png", "walk.mp4"])
+    assert len(kept) == 3 * 7 + len(["world.json", "photo.png", "walk.mp4", "close_up.png"])
     for file in kept:
         assert (whole / file).read_bytes() == (broken / file).read_bytes(), file
 

@@ -29,7 +29,7 @@ def above_a_floor(tmp_path):
     camera = Cameras.from_fov(torch.eye(4), 60.0, HEIGHT, WIDTH)
     depth = -1.5 / (camera.unproject(torch.ones(SIZE)).double() @ UP)
     depth = depth.where((depth > 0) & (depth < 20), torch.inf).half().float()
-    photo = replace(photo, clip=Clip(torch.zeros(1, 3, *SIZE), camera[None], depth[None]))
+    photo = replace(photo, clip=Clip(torch.zeros(1, 3, *SIZE), camera[None], depth[None]), close_up=None)
     manifest = replace(make_world(tmp_path / "other").manifest, height=HEIGHT, width=WIDTH)
     with store.new_world(tmp_path / "world") as partial:
         store.create(partial, manifest, photo.clip.video[0], photo, None, None)
