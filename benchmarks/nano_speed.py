@@ -22,10 +22,12 @@ def main() -> None:
     preset = load_preset("nano")
     started = time.perf_counter()
     generator = preset.build()
-    photo = read_photo(Path(sys.argv[1]) if len(sys.argv) > 1 else EXAMPLE, preset.height, preset.width)
+    file, times = Path(sys.argv[1]) if len(sys.argv) > 1 else EXAMPLE, generator.config.close_up
+    photo = read_photo(file, preset.height, preset.width)
+    close_up = read_photo(file, times * preset.height, times * preset.width).image
     print(f"load                {time.perf_counter() - started:6.2f} s")
     started = time.perf_counter()
-    state = generator.start(photo.image, focal_px=photo.focal_px)
+    state = generator.start(photo.image, focal_px=photo.focal_px, close_up=close_up)
     print(f"start               {time.perf_counter() - started:6.2f} s")
     for chunk in range(2):  # the first one also compiles kernels
         stages: dict[str, float] = defaultdict(float)
