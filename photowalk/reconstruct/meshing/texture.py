@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -21,6 +22,7 @@ from photowalk.scene.types import Mesh
 _GUTTER = 4  # texels around charts that take their colour
 _STRIP = 1 / 16  # of the picture's height, for what is invented
 _RIM = 1 / 16  # of the strip, around what lies in it
+_ASLEEP = 0.05  # seconds in which a thread with nothing to do falls asleep
 
 
 def bake(mesh: Mesh, looks: Sequence[Look], side: int) -> Mesh:
@@ -84,6 +86,9 @@ def _charted(mesh: Mesh, side: int) -> Mesh:
     packing.padding, packing.bruteForce, packing.resolution = _GUTTER, False, side
     atlas.generate(charts, packing)
     old, faces, uv = atlas[0]
+    # xatlas wakes its threads without holding their locks when an atlas goes, and a thread that is only just falling
+    # asleep then misses the word and is waited for without end; by this time all of them sleep.
+    time.sleep(_ASLEEP)
     old = torch.from_numpy(old.astype(np.int64))
     return Mesh(
         mesh.vertices[old],
