@@ -7,7 +7,7 @@ from tiny import tiny_preset
 
 from photowalk.geometry import paths
 from photowalk.geometry.cameras import Cameras
-from photowalk.scene.close_up import with_close_up
+from photowalk.scene.close_up import CloseUp, with_close_up
 from photowalk.scene.types import View
 from photowalk.scene.warping import composite
 from photowalk.world.placement import choose_placement
@@ -42,7 +42,7 @@ def test_where_a_wall_is_so_many_times_larger_it_shows_the_close_ups_own_pixels(
     seen = composite([photo], targets)
     top, left = (times - 1) * HEIGHT // 2, (times - 1) * WIDTH // 2
     middle = close_up[:, top : top + HEIGHT, left : left + WIDTH]
-    sharp = with_close_up(seen, photo, 0, close_up, targets)[0]
+    sharp = with_close_up(seen, CloseUp(photo, close_up), 0, targets)[0]
     torch.testing.assert_close(sharp, middle, atol=2e-3, rtol=0)
     assert (seen.video[0] - middle).abs().mean() > 0.02  # the frame alone has lost that
 
@@ -53,19 +53,19 @@ def test_of_more_pixels_than_are_asked_for_none_is_passed_over(photo, close_up):
     finer = finer + 0.1 * (torch.arange(finer.shape[-1]) % 2 - 0.5)  # stripes that vanish in the mean of two pixels
     targets = nearer(DEPTH / 2)
     seen = composite([photo], targets)
-    expected = with_close_up(seen, photo, 0, close_up, targets)
-    torch.testing.assert_close(with_close_up(seen, photo, 0, finer, targets), expected, atol=1e-5, rtol=0)
+    expected = with_close_up(seen, CloseUp(photo, close_up), 0, targets)
+    torch.testing.assert_close(with_close_up(seen, CloseUp(photo, finer), 0, targets), expected, atol=1e-5, rtol=0)
 
 
 def test_from_where_it_was_taken_the_photo_stays_as_it_is(photo, close_up):
     seen = composite([photo], nearer(0.0))
-    assert with_close_up(seen, photo, 0, close_up, nearer(0.0)) is seen.video
+    assert with_close_up(seen, CloseUp(photo, close_up), 0, nearer(0.0)) is seen.video
 
 
 def test_from_farther_away_too(photo, close_up):
     back = paths.forward(CAMERA, 2, distance=-1.0)[1:]
     seen = composite([photo], back)
-    assert with_close_up(seen, photo, 0, close_up, back) is seen.video
+    assert with_close_up(seen, CloseUp(photo, close_up), 0, back) is seen.video
 
 
 def test_a_longer_lens_is_as_good_as_coming_nearer_and_shows_the_sky_too(photo, close_up):
@@ -76,7 +76,7 @@ def test_a_longer_lens_is_as_good_as_coming_nearer_and_shows_the_sky_too(photo, 
     long = Cameras(CAMERA.camera_from_world[None], about_middle[None], HEIGHT, WIDTH)
     middle = close_up[:, HEIGHT // 2 : -HEIGHT // 2, WIDTH // 2 : -WIDTH // 2]
     for view in (photo, sky):
-        sharp = with_close_up(composite([view], long), view, 0, close_up, long)[0]
+        sharp = with_close_up(composite([view], long), CloseUp(view, close_up), 0, long)[0]
         torch.testing.assert_close(sharp, middle, atol=2e-3, rtol=0)
 
 
@@ -85,7 +85,7 @@ def test_what_another_view_shows_stays_as_it_is(photo, close_up):
     near.depth[:, : WIDTH // 2] = 0  # it saw the right half alone, in black
     targets = nearer(0.8)
     seen = composite([photo, near], targets)
-    sharp = with_close_up(seen, photo, 0, close_up, targets)
+    sharp = with_close_up(seen, CloseUp(photo, close_up), 0, targets)
     black = seen.source == 1
     assert 0.2 < black.float().mean() < 0.9
     assert torch.equal(sharp.movedim(1, -1)[black], seen.video.movedim(1, -1)[black])

@@ -87,7 +87,7 @@ def read_chunk(
         if "sampled.safetensors" in entry.files
         else None,
         views=_read_views(folder / "views.safetensors", manifest, device) if "views.safetensors" in entry.files else (),
-        close_up=_read_close_up(folder / CLOSE_UP, manifest).to(device) if CLOSE_UP in entry.files else None,
+        close_up=read_png(folder / CLOSE_UP).to(device) if CLOSE_UP in entry.files else None,
     )
 
 
@@ -140,15 +140,6 @@ def _write_close_up(file: Path, picture: Tensor) -> None:
     if not torch.equal(quantise(picture), picture):
         raise ValueError("the close-up of a photo wants values n / 255, so that it is stored without loss")
     write_png(file, picture)
-
-
-def _read_close_up(file: Path, manifest: Manifest) -> Tensor:
-    picture = read_png(file)
-    height, width = picture.shape[-2:]
-    times = height // manifest.height
-    if (height, width) != (times * manifest.height, times * manifest.width):
-        raise ValueError(f"{file.name} is {height}x{width}, which is no multiple of {manifest.height}x{manifest.width}")
-    return picture
 
 
 def _read_stream(file: Path, device: torch.device) -> StreamState:

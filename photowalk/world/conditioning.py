@@ -23,6 +23,7 @@ from photowalk.models.conditioning import Conditioning
 from photowalk.models.history_layout import HistoryLayout
 from photowalk.models.protocols import ImageEncoder, TextEncoder, VideoCodec
 from photowalk.models.savings import ALL_SAVINGS, Savings
+from photowalk.scene.close_up import CloseUp
 from photowalk.scene.types import View
 from photowalk.scene.warping import ray_features
 from photowalk.world.preview import Preview, PreviewConfig, preview_chunk
@@ -46,7 +47,7 @@ class Past:
     cameras: Cameras  # [F] of all frames so far
     first: View
     latest: View
-    close_up: Tensor | None = None  # [3, s H, s W] in [0, 1], the first view in more pixels
+    close_up: CloseUp | None = None  # of the first view
 
 
 def priming_frames(layout: HistoryLayout, temporal_factor: int) -> int:
@@ -75,7 +76,6 @@ def build_conditioning(
             recalled,
             targets,
             config.preview,
-            photo=past.first,
             close_up=past.close_up,
             fused=savings.fused_splat,
         )

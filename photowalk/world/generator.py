@@ -75,7 +75,7 @@ class Generator:
         focal_px: float | None = None,
         depth: Tensor | None = None,  # [H, W] along +Z, 0 = unknown, inf = sky; estimated when not given
         camera: Cameras | None = None,  # []; the world's origin when not given, with the focal length
-        close_up: Tensor | None = None,  # [3, s H, s W] in [0, 1], the photo in more pixels, s a power of two
+        close_up: Tensor | None = None,  # [3, s H, s W] in [0, 1], the photo in more pixels, s = 2, 4, ...
         pictures: Sequence[PosedPicture] = (),  # more of the place, posed in the photo's camera, to be remembered
         prompt: str = "",
         seed: int = 0,
@@ -93,9 +93,7 @@ class Generator:
             depth = self._kept_depth(depth)
             views = self._seed_views(View(photo, depth, camera, 0), pictures)
         clip = Clip(photo[None], camera[None], depth[None], prompt)
-        if close_up is not None:
-            _check_close_up(close_up, photo)
-            close_up = quantise(close_up)
+        close_up = None if close_up is None else quantise(close_up)
         chunk = Chunk(
             clip, latents[0].float(), prompt, seed, encoder=encoder, decoder=decoder, views=views, close_up=close_up
         )
@@ -152,7 +150,7 @@ class Generator:
         recalled = self._recalled(state, cameras, config.layout.space_frames)
         on_step(Progress("warp", 0, 1))
         return build_conditioning(
-            Past(state.latents, state.cameras, state.first, state.latest, state.chunks[0].close_up),
+            Past(state.latents, state.cameras, state.first, state.latest, state.close_up),
             recalled,
             cameras,
             prompt,
@@ -248,16 +246,6 @@ def _placed(camera: Cameras, photo: Cameras) -> Cameras:
     """A camera that is known as seen from the photo's, in the world."""
     pose = camera.camera_from_world.double() @ photo.camera_from_world.double()  # autocast leaves float64 alone
     return replace(camera, camera_from_world=pose.to(camera.camera_from_world))
-
-
-def _check_close_up(close_up: Tensor, photo: Tensor) -> None:
-    (height, width), (rows, columns) = photo.shape[-2:], close_up.shape[-2:]
-    times = rows // height
-    if (rows, columns) != (times * height, times * width) or times.bit_count() != 1:
-        raise ValueError(
-            f"a close-up of a photo of {height}x{width} wants 2, 4, ... times as many pixels along each side, "
-            f"got {rows}x{columns}"
-        )
 
 
 def _photo_camera(photo: Tensor, focal_px: float) -> Cameras:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from photowalk.geometry.cameras import Cameras
 from photowalk.kernels.splatting import reliable_depth
-from photowalk.scene.close_up import with_close_up
+from photowalk.scene.close_up import CloseUp, with_close_up
 from photowalk.scene.filling import fill_along_rows, fill_smoothly
 from photowalk.scene.synthesis import synthesise
 from photowalk.scene.types import View
@@ -51,21 +51,20 @@ def preview_chunk(
     targets: Cameras,  # [F]
     config: PreviewConfig,
     *,
-    photo: View | None = None,  # frame 0
-    close_up: Tensor | None = None,  # [3, s H, s W] in [0, 1], the photo in more pixels; it is then always looked at
+    close_up: CloseUp | None = None,  # the photo is then always looked at
     fused: bool = True,
 ) -> Preview:
     """Warp what was seen into the new cameras; `fused` as in `scene.warping.warp`."""
     if config.warp_from == "latest":
         return _published(latest, targets, config, fused=fused)
-    always = [] if photo is None or close_up is None else [photo]
+    always = () if close_up is None else (close_up.photo,)
     views = {view.frame: view for view in (*recalled, latest, *always)}
     # Earlier frames first: each generation blurs a little, so the oldest picture of a surface is the best one.
     frames = sorted(views)
     seen = composite([views[frame] for frame in frames], targets, pixel_centre=config.pixel_centre)
-    if photo is not None and close_up is not None:
-        index = frames.index(photo.frame)
-        closer = with_close_up(seen, photo, index, close_up, targets, pixel_centre=config.pixel_centre)
+    if close_up is not None:
+        index = frames.index(close_up.photo.frame)
+        closer = with_close_up(seen, close_up, index, targets, pixel_centre=config.pixel_centre)
         seen = replace(seen, video=closer)
     video, drawn = _continued(seen, targets, config) if config.continued else (seen.video, seen.known)
     video = _filled(video, drawn[:, None].float(), config)

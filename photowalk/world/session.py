@@ -17,6 +17,7 @@ from photowalk.perception.captions import Captioner
 from photowalk.presets import PRESETS, load_preset
 from photowalk.presets.depth_anything import depth_estimator, depth_licence
 from photowalk.presets.preset import Preset
+from photowalk.scene.close_up import read_close_up
 from photowalk.scene.depth_files import read_depth
 from photowalk.scene.images import Fit, read_photo
 from photowalk.scene.posed_pictures import read_posed_pictures
@@ -128,10 +129,7 @@ class World:
             device = generator.placement.device
             known_depth = None if known_depth is None else known_depth.to(device)
             on_step(Progress("photo", 0, 1))
-            scale = 1 if legacy else generator.config.close_up
-            while scale > 1 and 2 * min(original[0] / height, original[1] / width) <= scale:
-                scale //= 2  # the photo has not so many pixels
-            close_up = read_photo(photo, scale * height, scale * width, fit=fit).image if scale > 1 else None
+            close_up = read_close_up(photo, picture, 1 if legacy else generator.config.close_up, fit=fit)
             state = generator.start(
                 picture.image.to(device),
                 focal_px=focal_px,

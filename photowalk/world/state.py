@@ -15,6 +15,7 @@ from torch import Tensor
 from photowalk.geometry.cameras import Cameras
 from photowalk.memory.spatial_memory import EMPTY_MEMORY, SpatialMemory
 from photowalk.models.protocols import StreamState
+from photowalk.scene.close_up import CloseUp
 from photowalk.scene.types import Clip, View
 
 
@@ -32,7 +33,11 @@ class Chunk:
     decoder: StreamState = field(default_factory=dict)
     sampled: Tensor | None = None  # [C, T, h, w] that the frames were decoded from; None: a photo
     views: tuple[View, ...] = ()  # with the photo: further pictures of the place, frames -1, -2, ...
-    close_up: Tensor | None = None  # [3, s H, s W] in [0, 1], with the photo: the same in more pixels
+    close_up: Tensor | None = None  # [3, s H, s W] in [0, 1], with the photo: the picture of its close-up
+
+    def __post_init__(self) -> None:
+        if self.close_up is not None:
+            CloseUp(self.clip.view(0), self.close_up)  # raises ValueError on a shape that is none of a close-up
 
     @property
     def depth_frames(self) -> Tensor:
@@ -85,6 +90,12 @@ class WorldState:
     def annotated(self, path: str, notes: tuple[str, ...]) -> WorldState:
         """The same world; its last chunk says which path it was planned from."""
         return replace(self, chunks=(*self.chunks[:-1], replace(self.chunks[-1], path=path, notes=notes)))
+
+    @property
+    def close_up(self) -> CloseUp | None:
+        """Of the photo; None where only the frame's own pixels are kept."""
+        picture = self.chunks[0].close_up
+        return None if picture is None else CloseUp(self.first, picture)
 
     @property
     def frames(self) -> int:
