@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from photowalk.perception.alignment import align_scale
-from photowalk.perception.edges import sharpen_edges
 from photowalk.perception.sky import clean_sky, remembered_sky
+from photowalk.scene.edges import sharpen_edges
 
 
 def _random(seed: int) -> torch.Generator:

@@ -7,7 +7,8 @@ from tiny import tiny_preset
 
 from photowalk.geometry import paths
 from photowalk.geometry.cameras import Cameras
-from photowalk.scene.close_up import CloseUp, with_close_up
+from photowalk.kernels.sliding import lowest_around
+from photowalk.scene.close_up import CloseUp, composite_with
 from photowalk.scene.types import View
 from photowalk.scene.warping import composite
 from photowalk.world.placement import choose_placement
@@ -39,12 +40,11 @@ def test_where_a_wall_is_so_many_times_larger_it_shows_the_close_ups_own_pixels(
     close_up = F.interpolate(coarse, scale_factor=2, mode="bicubic").clamp(0, 1)[0]
     photo = View(F.avg_pool2d(close_up[None], times)[0], torch.full((HEIGHT, WIDTH), DEPTH), CAMERA, 0)
     targets = nearer(DEPTH * (1 - 1 / times))
-    seen = composite([photo], targets)
     top, left = (times - 1) * HEIGHT // 2, (times - 1) * WIDTH // 2
     middle = close_up[:, top : top + HEIGHT, left : left + WIDTH]
-    sharp = with_close_up(seen, CloseUp(photo, close_up), 0, targets)[0]
+    sharp = composite_with(CloseUp(photo, close_up), [], targets).video[0]
     torch.testing.assert_close(sharp, middle, atol=2e-3, rtol=0)
-    assert (seen.video[0] - middle).abs().mean() > 0.02  # the frame alone has lost that
+    assert (composite([photo], targets).video[0] - middle).abs().mean() > 0.02  # the frame alone has lost that
 
 
 def test_of_more_pixels_than_are_asked_for_none_is_passed_over(photo, close_up):
@@ -52,20 +52,65 @@ def test_of_more_pixels_than_are_asked_for_none_is_passed_over(photo, close_up):
     finer = close_up.repeat_interleave(2, 1).repeat_interleave(2, 2)
     finer = finer + 0.1 * (torch.arange(finer.shape[-1]) % 2 - 0.5)  # stripes that vanish in the mean of two pixels
     targets = nearer(DEPTH / 2)
-    seen = composite([photo], targets)
-    expected = with_close_up(seen, CloseUp(photo, close_up), 0, targets)
-    torch.testing.assert_close(with_close_up(seen, CloseUp(photo, finer), 0, targets), expected, atol=1e-5, rtol=0)
+    expected, drawn = (composite_with(CloseUp(photo, picture), [], targets).video for picture in (close_up, finer))
+    torch.testing.assert_close(drawn, expected, atol=1e-5, rtol=0)
 
 
-def test_from_where_it_was_taken_the_photo_stays_as_it_is(photo, close_up):
-    seen = composite([photo], nearer(0.0))
-    assert with_close_up(seen, CloseUp(photo, close_up), 0, nearer(0.0)) is seen.video
+def same(one, other):
+    return all(torch.equal(a, b) for a, b in zip(vars(one).values(), vars(other).values(), strict=True))
 
 
-def test_from_farther_away_too(photo, close_up):
-    back = paths.forward(CAMERA, 2, distance=-1.0)[1:]
-    seen = composite([photo], back)
-    assert with_close_up(seen, CloseUp(photo, close_up), 0, back) is seen.video
+@pytest.mark.parametrize("distance", [0.0, -1.0])
+def test_from_where_it_was_taken_and_from_farther_away_the_photo_stays_as_it_is(photo, close_up, distance):
+    targets = paths.forward(CAMERA, 2, distance=distance)[1:]
+    assert same(composite_with(CloseUp(photo, close_up), [], targets), composite([photo], targets))
+
+
+def test_each_frame_is_as_near_as_its_own_camera(photo, close_up):
+    """Frames are drawn alone as they are drawn in a walk, with the close-up or without."""
+    targets = paths.forward(CAMERA, 9, distance=DEPTH / 2)
+    walk = composite_with(CloseUp(photo, close_up), [], targets)
+    for frame in (0, 1, 4, 8):
+        alone = composite_with(CloseUp(photo, close_up), [], targets[[frame]])
+        assert torch.equal(walk.video[frame], alone.video[0])
+        assert torch.equal(walk.depth[frame], alone.depth[0])
+
+
+def test_outlines_follow_the_finer_picture():
+    """A disc in front of a wall, from half its distance: what is taken for it are the right pixels, no stairs."""
+    rows, columns = torch.meshgrid(torch.arange(2 * HEIGHT), torch.arange(2 * WIDTH), indexing="ij")
+    disc = (rows - HEIGHT + 0.5).square() + (columns - WIDTH + 0.5).square() < 14.3**2
+    picture = torch.where(
+        disc, torch.tensor([0.9, 0.6, 0.2])[:, None, None], torch.tensor([0.1, 0.2, 0.5])[:, None, None]
+    )
+    coarse = F.avg_pool2d(disc[None].float(), 2)[0] >= 0.5
+    photo = View(F.avg_pool2d(picture[None], 2)[0], torch.where(coarse, DEPTH, 10 * DEPTH), CAMERA, 0)
+    targets = nearer(DEPTH / 2)
+    wrong = {}
+    for name, seen in (
+        ("plain", composite([photo], targets)),
+        ("closer", composite_with(CloseUp(photo, picture), [], targets)),
+    ):
+        wrong[name] = ((seen.depth[0] < DEPTH) & (seen.depth[0] > 0)) != disc[
+            HEIGHT // 2 : -HEIGHT // 2, WIDTH // 2 : -WIDTH // 2
+        ]
+    assert wrong["closer"].sum() < 0.5 * wrong["plain"].sum()
+
+
+def test_outlines_are_not_jagged():
+    """An upright edge that crosses the rows at a slant: each row's mean is what a camera would see, on average."""
+    rows, columns = torch.meshgrid(torch.arange(2 * HEIGHT), torch.arange(2 * WIDTH), indexing="ij")
+    near = (columns - WIDTH < 0.31 * (rows - HEIGHT)).float()
+    photo = View(
+        F.avg_pool2d(near.expand(1, 3, -1, -1), 2)[0],
+        torch.where(F.avg_pool2d(near[None], 2)[0] >= 0.5, DEPTH, 10 * DEPTH),
+        CAMERA,
+        0,
+    )
+    seen = composite_with(CloseUp(photo, near.expand(3, -1, -1)), [], nearer(DEPTH / 2))
+    between = (seen.video[0, 0] > 0.1) & (seen.video[0, 0] < 0.9)
+    assert between.sum() > 0.8 * HEIGHT  # hard edges have no pixels between black and white but by chance
+    assert ((seen.video[0, 0] - seen.video[0, 0].round()).abs().sum(1) < 1.5).all()  # and no row is smeared
 
 
 def test_a_longer_lens_is_as_good_as_coming_nearer_and_shows_the_sky_too(photo, close_up):
@@ -76,7 +121,7 @@ def test_a_longer_lens_is_as_good_as_coming_nearer_and_shows_the_sky_too(photo, 
     long = Cameras(CAMERA.camera_from_world[None], about_middle[None], HEIGHT, WIDTH)
     middle = close_up[:, HEIGHT // 2 : -HEIGHT // 2, WIDTH // 2 : -WIDTH // 2]
     for view in (photo, sky):
-        sharp = with_close_up(composite([view], long), CloseUp(view, close_up), 0, long)[0]
+        sharp = composite_with(CloseUp(view, close_up), [], long).video[0]
         torch.testing.assert_close(sharp, middle, atol=2e-3, rtol=0)
 
 
@@ -84,12 +129,13 @@ def test_what_another_view_shows_stays_as_it_is(photo, close_up):
     near = View(torch.zeros(3, HEIGHT, WIDTH), torch.full((HEIGHT, WIDTH), DEPTH - 0.5), CAMERA, 1)
     near.depth[:, : WIDTH // 2] = 0  # it saw the right half alone, in black
     targets = nearer(0.8)
-    seen = composite([photo, near], targets)
-    sharp = with_close_up(seen, CloseUp(photo, close_up), 0, targets)
-    black = seen.source == 1
+    plain, sharp = composite([photo, near], targets), composite_with(CloseUp(photo, close_up), [near], targets)
+    black = sharp.source == 1
     assert 0.2 < black.float().mean() < 0.9
-    assert torch.equal(sharp.movedim(1, -1)[black], seen.video.movedim(1, -1)[black])
-    assert (sharp != seen.video).any()
+    inside = lowest_around(black, 1)  # its outline is soft
+    assert (sharp.video.movedim(1, -1)[inside] == 0).all()
+    assert (black == (plain.source == 1)).float().mean() > 0.97  # but for its edge
+    assert (sharp.video != plain.video).any()
 
 
 def test_a_chunk_is_drawn_from_the_close_up(close_up):

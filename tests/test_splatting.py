@@ -220,6 +220,27 @@ def test_composite_prefers_the_earlier_view_of_one_surface_and_shows_sky_behind_
     torch.testing.assert_close(seen.depth[0, 8:], wall[8:])
 
 
+@pytest.mark.parametrize("order", [[0, 1, 2], [1, 0, 2], [2, 1, 0]])
+def test_views_of_several_sizes_are_seen_as_those_of_one(order):
+    """Three walls: the nearest is seen, of two that are as near the earlier one, and sky where there is none."""
+    camera = Cameras.from_fov(torch.eye(4), 65.0, 24, 32)
+    views = []
+    for colour, depth, columns, scale in ((0.2, 2.0, 12, 1), (0.5, 2.0, 20, 2), (0.8, 5.0, 28, 4)):
+        wall = torch.full((24 * scale, 32 * scale), torch.inf)
+        wall[:, : columns * scale] = depth
+        view = View(torch.full((3, *wall.shape), colour), wall, camera.resized(*wall.shape), len(views))
+        views.append(view)
+    seen = composite([views[i] for i in order], camera[None])
+    columns = torch.arange(32)
+    first = 0 if order.index(0) < order.index(1) else 1
+    colour = torch.where(columns < 12, [0.2, 0.5][first], torch.where(columns < 20, 0.5, 0.8))
+    colour = torch.where(columns >= 28, [0.2, 0.5, 0.8][order[0]], colour)  # sky
+    torch.testing.assert_close(seen.video[0], colour.expand(3, 24, 32))
+    depth = torch.where(columns < 20, 2.0, torch.where(columns < 28, 5.0, torch.inf))
+    torch.testing.assert_close(seen.depth[0], depth.expand(24, 32))
+    assert (seen.source[0, :, 22] == order.index(2)).all()
+
+
 def plane_depth(camera: Cameras, normal: torch.Tensor, offset: float) -> torch.Tensor:
     """Depth [H, W] along +Z of the world's plane normal . x = offset."""
     centre, directions = camera.rays()

@@ -18,8 +18,8 @@ from torch import Tensor
 from photowalk.geometry.cameras import Cameras
 from photowalk.models.depth_network import DepthNetwork
 from photowalk.perception.alignment import align_scale, is_surface
-from photowalk.perception.edges import sharpen_edges
 from photowalk.perception.sky import clean_sky, remembered_sky
+from photowalk.scene.edges import sharpen_edges
 from photowalk.scene.filling import fill_smoothly
 
 NEAREST, FARTHEST = 0.05, 1000.0  # metres that are believed

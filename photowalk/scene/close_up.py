@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -11,11 +12,15 @@ from torch import Tensor
 
 from photowalk.geometry.cameras import PIXEL_CENTRE, Cameras
 from photowalk.kernels.lookup import SEEN_BY_NONE, look_up
+from photowalk.kernels.sliding import highest_around, lowest_around
+from photowalk.scene.edges import finer_depth
 from photowalk.scene.images import Fit, Photo, read_photo
 from photowalk.scene.types import View
-from photowalk.scene.warping import SAME_SURFACE, Composite
+from photowalk.scene.warping import SAME_SURFACE, Composite, composite
 
 FROM, ALTOGETHER = 0.55, 0.7  # of what a close-up magnifies: where it begins to be looked at, and where it alone is
+OUTLINE = 0.05  # relative step of inverse depth from pixel to pixel that is an outline
+LOOK_EVERY = 4  # pixels of the photo along each side, to see whether anything is shown larger
 
 
 @dataclass(frozen=True)
@@ -51,48 +56,110 @@ def read_close_up(path: str | Path, photo: Photo, most: int, *, fit: Fit) -> Ten
     return read_photo(path, times * height, times * width, fit=fit).image if times > 1 else None
 
 
-def with_close_up(
-    seen: Composite,
-    close_up: CloseUp,
-    index: int,  # of the photo among the views that `seen` was made of
-    targets: Cameras,  # [F]
-    *,
-    pixel_centre: float = PIXEL_CENTRE,
-) -> Tensor:
-    """The video [F, 3, H, W] of `seen`, in the colours of the close-up where it shows the photo larger than it is.
+def composite_with(
+    close_up: CloseUp, others: Sequence[View], targets: Cameras, *, pixel_centre: float = PIXEL_CENTRE
+) -> Composite:
+    """`composite` of the close-up's photo (source 0) and other views (1, ...) of the photo's size, drawn from the
+    close-up where it shows the photo larger than it is.
 
-    The close-up is halved until it fits, as textures are: of more pixels than are asked for, some would be passed over.
+    In frames where it does anywhere, the photo's surface is that of twice as many pixels, whose edges follow the finer
+    picture, or they would be stairs. Frames where it does not are as without a close-up.
     """
-    photo, video = close_up.photo, seen.video
-    larger = _magnification(seen.depth, photo.camera, targets, pixel_centre) * (seen.source == index)
-    for times in (2**level for level in range(1, close_up.times.bit_length())):
-        share = ((larger / times - FROM) / (ALTOGETHER - FROM)).clamp(0, 1)
-        frames = torch.nonzero(share.flatten(1).any(1)).squeeze(1)
-        if len(frames) == 0:
-            break
-        fitting = CloseUp(photo, F.avg_pool2d(close_up.picture[None], close_up.times // times)[0])
-        colours, known = _looked_up(fitting, seen.depth[frames], targets[frames], pixel_centre)
-        video = video.clone() if video is seen.video else video
-        video[frames] = torch.lerp(video[frames], colours, (share[frames] * known)[:, None])
-    return video
+    photo = close_up.photo
+    larger = _shows_larger(photo, targets)
+    if not larger.any():
+        return composite([photo, *others], targets, pixel_centre=pixel_centre)
+    closer = _from_nearer(close_up, others, targets[larger], pixel_centre)
+    if larger.all():
+        return closer
+    plain = composite([photo, *others], targets[~larger], pixel_centre=pixel_centre)
+    return Composite(*(_interleaved(*parts, larger) for parts in zip(vars(plain).values(), vars(closer).values())))
 
 
-def _looked_up(close_up: CloseUp, depth: Tensor, targets: Cameras, pixel_centre: float) -> tuple[Tensor, Tensor]:
-    """What targets [F] with depth [F, H, W] see of the photo, in the close-up's pixels; and where they do."""
-    photo, picture, times = close_up.photo, close_up.picture, close_up.times
-    camera = photo.camera.resized(*picture.shape[-2:])
+def _from_nearer(close_up: CloseUp, others: Sequence[View], targets: Cameras, pixel_centre: float) -> Composite:
+    photo, most = close_up.photo, close_up.times
+    twice = _halved(close_up.picture, most // 2)
+    finer = finer_depth(photo.depth, twice)
+    seen = composite([_photo_as(photo, twice, finer), *others], targets, pixel_centre=pixel_centre)
+    # The close-up is halved until it fits, as textures are: of more pixels than are asked for, some would be passed
+    # over. Twice the pixels are there already.
+    larger = torch.where(seen.source == 0, _magnification(seen.depth, photo.camera, targets, pixel_centre), torch.nan)
+    levels = [(photo, 1 - _share(larger, 2))]
+    for times in (2**level for level in range(2, most.bit_length())):
+        levels.append((_photo_as(photo, _halved(close_up.picture, most // times), finer), _share(larger, times)))
+    video = seen.video.clone()
+    for level, share in levels:
+        frames = torch.nonzero((share > 0).flatten(1).any(1)).squeeze(1)
+        if len(frames) > 0:
+            colours, known = _looked_up(level, seen.depth[frames], targets[frames], pixel_centre)
+            video[frames] = torch.lerp(video[frames], colours, (share[frames].nan_to_num() * known)[:, None])
+    return replace(seen, video=_with_soft_outlines(video, seen))
+
+
+def _share(larger: Tensor, times: int) -> Tensor:
+    """How much of what is seen so many times `larger` comes from a picture of `times` the pixels."""
+    return ((larger / times - FROM) / (ALTOGETHER - FROM)).clamp(0, 1)
+
+
+def _with_soft_outlines(video: Tensor, seen: Composite) -> Tensor:
+    """The video, smoothed by a pixel where depth steps: a z-buffer takes each pixel for one surface or the other, and a
+    camera sees a little of both."""
+    inverse = torch.where(seen.depth > 0, 1 / seen.depth, 0)
+    highest = highest_around(inverse, 1)
+    outline = (highest - lowest_around(inverse, 1) > OUTLINE * highest) & ~highest_around(~seen.known, 1)
+    smooth = video
+    for axis in (-1, -2):
+        padded = F.pad(smooth, (1, 1, 0, 0) if axis == -1 else (0, 0, 1, 1), mode="replicate")
+        size = smooth.shape[axis]
+        before, here, after = (padded.narrow(axis, start, size) for start in range(3))
+        smooth = (before + 2 * here + after) / 4
+    return torch.where(outline[:, None], smooth, video)
+
+
+def _halved(picture: Tensor, by: int) -> Tensor:
+    return F.avg_pool2d(picture[None], by)[0]
+
+
+def _photo_as(photo: View, picture: Tensor, depth: Tensor) -> View:
+    """The photo with another picture of it, and depth of as many pixels or fewer."""
+    times = picture.shape[-1] // depth.shape[-1]
+    depth = depth.repeat_interleave(times, 0).repeat_interleave(times, 1)
+    return View(picture, depth, photo.camera.resized(*picture.shape[-2:]), photo.frame)
+
+
+def _looked_up(view: View, depth: Tensor, targets: Cameras, pixel_centre: float) -> tuple[Tensor, Tensor]:
+    """The view's colours in targets [F] of depth [F, H, W], and where it has seen them."""
     colours, source = look_up(
         depth,
         targets.camera_from_world,
         targets.intrinsics,
-        picture[None],
-        photo.depth.repeat_interleave(times, 0).repeat_interleave(times, 1)[None],
-        camera.camera_from_world[None],
-        camera.intrinsics[None],
+        view.image[None],
+        view.depth[None],
+        view.camera.camera_from_world[None],
+        view.camera.intrinsics[None],
         pixel_centre=pixel_centre,
         tolerance=SAME_SURFACE,
     )
     return colours, source != SEEN_BY_NONE
+
+
+def _interleaved(plain: Tensor, closer: Tensor, larger: Tensor) -> Tensor:
+    """The frames of both in the order of `larger` [F] bool, which says whose turn it is."""
+    frames = plain.new_empty(len(larger), *plain.shape[1:])
+    frames[~larger], frames[larger] = plain, closer
+    return frames
+
+
+def _shows_larger(photo: View, targets: Cameras) -> Tensor:
+    """[F] bool: whether targets show anything of the photo large enough to be drawn from a close-up."""
+    depth = photo.depth[::LOOK_EVERY, ::LOOK_EVERY]
+    surface = (depth > 0) & torch.isfinite(depth)
+    pixels, distance = targets.project(photo.camera.unproject(photo.depth)[::LOOK_EVERY, ::LOOK_EVERY][surface])
+    size = pixels.new_tensor([targets.width, targets.height])
+    inside = (distance > 0) & ((pixels >= 0) & (pixels < size)).all(-1)
+    lens = targets.intrinsics[:, 0, 0] / photo.camera.intrinsics[0, 0]
+    nearer = torch.where(inside, depth[surface] / distance.clamp_min(1e-6), 0) * lens[:, None]
+    return (nearer > 2 * FROM).any(1) | ((lens > 2 * FROM) & depth.isinf().any())
 
 
 def _magnification(depth: Tensor, photo: Cameras, targets: Cameras, pixel_centre: float) -> Tensor:

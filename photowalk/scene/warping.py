@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Literal
 
 import torch
@@ -22,6 +23,7 @@ from photowalk.kernels.splatting_soft import Steps, group_softness, soft_depth_r
 from photowalk.scene.types import View
 
 NO_SOURCE = -1
+SAME_POINT = 0.02  # relative difference of depth up to which what lands on one pixel is one surface
 SAME_SURFACE = 0.03  # relative difference of depth up to which two views saw one surface
 
 
@@ -120,46 +122,97 @@ def soft_depth_limits(
 def composite(views: Sequence[View], targets: Cameras, *, pixel_centre: float = PIXEL_CENTRE) -> Composite:
     """What the views together show of the targets, by one hard z-buffer.
 
-    The nearest surface wins; where several views saw that surface, the first in the list gives the colour. Splatting
-    finds the surface; its colour is then looked up, since interpolation keeps pictures sharper than scattering. Pixels
-    that no surface reaches take the sky of the first view that saw sky in their direction, wherever the camera went.
+    Views may differ in size. The nearest surface wins; where several views saw that surface, the first in the list
+    gives the colour. Splatting finds the surface; its colour is then looked up, since interpolation keeps pictures
+    sharper than scattering. Pixels that no surface reaches take the sky of the first view that saw sky in their
+    direction, wherever the camera went.
     """
     if not views:
         raise ValueError("a composite wants at least one view")
-    images = torch.stack([view.image for view in views])
-    depths = torch.stack([view.depth for view in views])
-    poses = torch.stack([view.camera.camera_from_world for view in views])
-    intrinsics = torch.stack([view.camera.intrinsics for view in views])
-    splatted, depth, source = splat_nearest(
-        images,
-        depths,
-        pixel_maps(poses, intrinsics, targets.camera_from_world, targets.intrinsics),
-        (targets.height, targets.width),
-        magnification=targets.intrinsics[:, None, 0, 0] / intrinsics[:, 0, 0],
-        pixel_centre=pixel_centre,
-        facets=True,
-    )
+    stacks = [_stacked(list(group)) for _, group in groupby(views, key=lambda view: view.image.shape)]
+    splatted, depth, source = _nearest_of(stacks, targets, pixel_centre)
     depth = close_cracks(depth)
-    interpolated, seen_by = look_up(
-        depth,
-        targets.camera_from_world,
-        targets.intrinsics,
-        images,
-        depths,
-        poses,
-        intrinsics,
-        pixel_centre=pixel_centre,
-        tolerance=SAME_SURFACE,
-    )
+    video, seen_by = _first_to_see(stacks, depth, targets, pixel_centre)
     sky = seen_by >= SEEN_AS_SKY
     found = seen_by != SEEN_BY_NONE
     return Composite(
-        torch.where(found[:, None], interpolated, splatted),
+        torch.where(found[:, None], video, splatted),
         torch.where(sky, torch.inf, depth),
         found | (source >= 0),
         sky,
         torch.where(sky, seen_by - SEEN_AS_SKY, torch.where(found, seen_by, source)),
     )
+
+
+@dataclass(frozen=True)
+class _Stack:
+    """Views of one size that follow each other in a list."""
+
+    images: Tensor  # [V, 3, H, W]
+    depths: Tensor  # [V, H, W]
+    poses: Tensor  # [V, 4, 4]
+    intrinsics: Tensor  # [V, 3, 3]
+
+
+def _stacked(views: list[View]) -> _Stack:
+    return _Stack(
+        torch.stack([view.image for view in views]),
+        torch.stack([view.depth for view in views]),
+        torch.stack([view.camera.camera_from_world for view in views]),
+        torch.stack([view.camera.intrinsics for view in views]),
+    )
+
+
+def _nearest_of(stacks: list[_Stack], targets: Cameras, pixel_centre: float) -> tuple[Tensor, Tensor, Tensor]:
+    """`splat_nearest` of all stacks: colours, depth and the index of the view."""
+    nearest: tuple[Tensor, Tensor, Tensor] | None = None
+    first = 0
+    for stack in stacks:
+        splatted, depth, source = splat_nearest(
+            stack.images,
+            stack.depths,
+            pixel_maps(stack.poses, stack.intrinsics, targets.camera_from_world, targets.intrinsics),
+            (targets.height, targets.width),
+            magnification=targets.intrinsics[:, None, 0, 0] / stack.intrinsics[:, 0, 0],
+            pixel_centre=pixel_centre,
+            tolerance=SAME_POINT,
+            facets=True,
+        )
+        if nearest is not None:
+            source = torch.where(source >= 0, source + first, source)
+            in_front = (depth > 0) & ((nearest[1] == 0) | (depth < nearest[1] * (1 - SAME_POINT)))
+            splatted = torch.where(in_front[:, None], splatted, nearest[0])
+            depth, source = torch.where(in_front, depth, nearest[1]), torch.where(in_front, source, nearest[2])
+        nearest = splatted, depth, source
+        first += len(stack.images)
+    assert nearest is not None
+    return nearest
+
+
+def _first_to_see(stacks: list[_Stack], depth: Tensor, targets: Cameras, pixel_centre: float) -> tuple[Tensor, Tensor]:
+    """`look_up` in all stacks: colours and the index of the view."""
+    found: tuple[Tensor, Tensor] | None = None
+    first = 0
+    for stack in stacks:
+        video, seen_by = look_up(
+            depth,
+            targets.camera_from_world,
+            targets.intrinsics,
+            stack.images,
+            stack.depths,
+            stack.poses,
+            stack.intrinsics,
+            pixel_centre=pixel_centre,
+            tolerance=SAME_SURFACE,
+        )
+        if found is not None:
+            seen_by = torch.where(seen_by != SEEN_BY_NONE, seen_by + first, seen_by)
+            earlier = found[1] != SEEN_BY_NONE
+            video, seen_by = torch.where(earlier[:, None], found[0], video), torch.where(earlier, found[1], seen_by)
+        found = video, seen_by
+        first += len(stack.images)
+    assert found is not None
+    return found
 
 
 def close_cracks(depth: Tensor, reach: int = 3, ratio: float = 1.08) -> Tensor:

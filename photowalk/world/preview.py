@@ -6,7 +6,7 @@ It is what the denoiser starts from, the floor that it must beat, and what the s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from photowalk.geometry.cameras import Cameras
 from photowalk.kernels.splatting import reliable_depth
-from photowalk.scene.close_up import CloseUp, with_close_up
+from photowalk.scene.close_up import CloseUp, composite_with
 from photowalk.scene.filling import fill_along_rows, fill_smoothly
 from photowalk.scene.synthesis import synthesise
 from photowalk.scene.types import View
@@ -57,15 +57,14 @@ def preview_chunk(
     """Warp what was seen into the new cameras; `fused` as in `scene.warping.warp`."""
     if config.warp_from == "latest":
         return _published(latest, targets, config, fused=fused)
-    always = () if close_up is None else (close_up.photo,)
-    views = {view.frame: view for view in (*recalled, latest, *always)}
+    views = {view.frame: view for view in (*recalled, latest)}
     # Earlier frames first: each generation blurs a little, so the oldest picture of a surface is the best one.
-    frames = sorted(views)
-    seen = composite([views[frame] for frame in frames], targets, pixel_centre=config.pixel_centre)
-    if close_up is not None:
-        index = frames.index(close_up.photo.frame)
-        closer = with_close_up(seen, close_up, index, targets, pixel_centre=config.pixel_centre)
-        seen = replace(seen, video=closer)
+    ordered = [views[frame] for frame in sorted(views)]
+    if close_up is None:
+        seen = composite(ordered, targets, pixel_centre=config.pixel_centre)
+    else:
+        others = [view for view in ordered if view.frame != close_up.photo.frame]
+        seen = composite_with(close_up, others, targets, pixel_centre=config.pixel_centre)
     video, drawn = _continued(seen, targets, config) if config.continued else (seen.video, seen.known)
     video = _filled(video, drawn[:, None].float(), config)
     return Preview(video.clamp(0, 1), seen.known.float(), seen.depth)

@@ -49,6 +49,19 @@ def sharpen_edges(depth: Tensor, image: Tensor) -> Tensor:
     return sharp
 
 
+def finer_depth(depth: Tensor, picture: Tensor) -> Tensor:
+    """depth [H, W] along +Z (0 = unknown, inf = sky), picture [3, s H, s W] in [0, 1] of the same -> depth [s H, s W]
+    whose edges are the picture's: linear in inverse depth, and at steps as `sharpen_edges` chooses."""
+    size, known = picture.shape[-2:], depth > 0
+    inverse = torch.where(known, 1 / torch.where(known, depth, 1), 0)[None, None]
+    smooth, same = (F.interpolate(inverse, size, mode=mode)[0, 0] for mode in ("bilinear", "nearest"))
+    lacking = F.interpolate(highest_around(~known, 1)[None, None].float(), size)[0, 0] > 0  # what is beside the unknown
+    inverse = torch.where(lacking, same, smooth)
+    here = F.interpolate(known[None, None].float(), size)[0, 0] > 0
+    finer = torch.where(inverse > FARTHEST, 1 / inverse.clamp_min(FARTHEST), torch.inf)
+    return sharpen_edges(torch.where(here, finer, 0), picture)
+
+
 def _is_step(inverse: Tensor) -> Tensor:
     """Where inverse depth [H, W] jumps, not where it slopes."""
     planes = _continued(_continued(inverse[None, None], FAR).mT, FAR).mT
