@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from math import isnan
 from pathlib import Path
 from statistics import mean
 
@@ -93,7 +94,8 @@ def _worlds(count: int) -> None:
     for seed in HELD_OUT_SEEDS[:count]:
         rows.append(_walked_forward(seed, (preset.height, preset.width)))
         print(f"world {seed:34d} {_told(rows[-1])}", flush=True)
-    print(f"{'mean of ' + str(count):40s} {_told([mean(column) for column in zip(*rows)])}")
+    means = [mean(figure for figure in column if not isnan(figure)) for column in zip(*rows)]  # no outlines: nan
+    print(f"{'mean of ' + str(count):40s} {_told(means)}")
 
 
 def _told(row: list[float]) -> str:

@@ -3,14 +3,15 @@
 import time
 
 import pytest
-from worlds import make_world
+from worlds import HEIGHT, WIDTH, make_world
 
 from photowalk import World
-from photowalk.export.ply import write_ply
+from photowalk.export.ply import read_splats, write_ply
 from photowalk.reconstruct import closed_from_nearer, fit_colours, reconstruct
 from photowalk.reconstruct.ahead import ahead
 from photowalk.reconstruct.fuse import views_with_depth
 from photowalk.reconstruct.meshing import mesh_walk
+from photowalk.scene.close_up import CloseUp
 from photowalk.scene.mesh_files import write_mesh
 from photowalk.world.progress import Cancelled
 
@@ -21,13 +22,24 @@ def test_splats_and_meshes_are_those_that_are_made_one_after_the_other(tmp_path)
     world = World.open(tmp_path / "world").reconstruct(
         pixel_aligned=True, on_step=lambda step: stages.append(step.stage)
     )
-    clips = [store.chunk(0).clip]
+    photo = store.chunk(0)
+    clips, close_up = [photo.clip], CloseUp(photo.clip.view(0), photo.close_up).twice()
     write_mesh(tmp_path / "collision.ply", mesh_walk(views_with_depth(clips)).collision)
-    scene = fit_colours(closed_from_nearer(reconstruct(clips)), clips, frames=len(clips[0]))
+    scene = fit_colours(closed_from_nearer(reconstruct(clips, close_up=close_up)), clips, frames=len(clips[0]))
     write_ply(tmp_path / "splats.ply", scene.everything)
     for name in ("collision.ply", "splats.ply"):
         assert (world.folder / "scene" / name).read_bytes() == (tmp_path / name).read_bytes()
     assert list(dict.fromkeys(stages)) == ["splats", "colours", "preview", "mesh"]
+
+
+@pytest.mark.parametrize("wish", [{"splats": 4 * HEIGHT * WIDTH - 1}, {"down_ratio": 2}])
+def test_no_splats_are_made_of_a_close_up_where_fewer_are_asked_for(tmp_path, wish):
+    make_world(tmp_path / "world", chunks=1)
+    counts = {}
+    for name, options in (("all", {"splats": None}), ("fewer", wish)):
+        World.open(tmp_path / "world").reconstruct(pixel_aligned=True, mesh=False, **options)
+        counts[name] = len(read_splats(tmp_path / "world" / "scene" / "splats.ply"))
+    assert counts["fewer"] < 0.3 * counts["all"]
 
 
 def test_a_cancelled_reconstruction_leaves_nothing(tmp_path):

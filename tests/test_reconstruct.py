@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from rooms import ROOM, in_between, look, path, seen_from, walk
 
 from photowalk.evaluate.images import psnr
@@ -34,6 +35,19 @@ def test_views_in_between_look_like_the_room():
     rendered = render(scene.splats, cameras)
     assert psnr(rendered.image, truth).min() > 24
     assert rendered.alpha.mean() > 0.98
+
+
+def test_a_close_up_of_the_first_view_shows_more_of_the_room():
+    clip = walk(size=(32, 56))
+    larger = clip.cameras.resized(128, 224)
+    truth, depth = look(larger[0])
+    close_up = View(F.avg_pool2d(truth[None], 2)[0], depth[::2, ::2], clip.cameras[0].resized(64, 112), 0)
+    shown = {}
+    for name, more in (("plain", None), ("closer", close_up)):
+        scene = closed_from_nearer(reconstruct([clip], close_up=more))
+        shown[name] = [psnr(render(scene.splats, larger[k]).image, look(larger[k])[0]) for k in (0, 4)]
+    assert shown["closer"][0] > shown["plain"][0] + 1.5
+    assert shown["closer"][1] > shown["plain"][1]
 
 
 def test_normals_and_footprints_of_a_slanted_plane():

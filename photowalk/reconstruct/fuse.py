@@ -80,17 +80,20 @@ def reconstruct(
     *,
     budget: int | None = BUDGET,
     lifter: Lifter = PIXEL_ALIGNED,
+    close_up: View | None = None,
     on_view: Callable[[int], None] | None = None,
 ) -> Scene:
     """Splats of a walk, from the frames whose depth is known (depth 0 or NaN = unknown, inf = sky).
 
     `walk` is read once, from front to back; no more than WINDOW views of it are held. `budget` bounds the number of
     splats of the geometry, where it is given; neighbours are merged until it holds. `lifter` makes splats of pixels.
+    `close_up` is the first view in more pixels, of which splats are made before all others, without `lifter`.
     `on_view(done)` is called after every view. Raises ValueError if no frame has depth or no frame shows a surface.
     """
     if budget is not None and budget < 1:
         raise ValueError(f"a budget of {budget} splats holds no scene; give at least 1")
-    fused, sky, origin, farthest, done = Fused.nothing(), None, None, 0.0, 0
+    fused = Fused.nothing() if close_up is None else add_view(Fused.nothing(), close_up)[0]
+    sky, origin, farthest, done = None, None, 0.0, 0
     grain = float(lifter.ratio)
     held: list[View] = []
     free: list[FreeSpace] = []

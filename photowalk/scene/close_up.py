@@ -41,6 +41,11 @@ class CloseUp:
     def times(self) -> int:
         return self.picture.shape[-1] // self.photo.image.shape[-1]
 
+    def twice(self) -> View:
+        """The photo in 2 H x 2 W pixels, with depth whose edges follow them."""
+        picture = _halved(self.picture, self.times // 2)
+        return _photo_as(self.photo, picture, finer_depth(self.photo.depth, picture))
+
 
 def read_close_up(path: str | Path, photo: Photo, most: int, *, fit: Fit) -> Tensor | None:
     """The picture [3, s H, s W] of a close-up of the photo that was read from `path` and fitted to H x W by `fit`.
@@ -78,15 +83,14 @@ def composite_with(
 
 def _from_nearer(close_up: CloseUp, others: Sequence[View], targets: Cameras, pixel_centre: float) -> Composite:
     photo, most = close_up.photo, close_up.times
-    twice = _halved(close_up.picture, most // 2)
-    finer = finer_depth(photo.depth, twice)
-    seen = composite([_photo_as(photo, twice, finer), *others], targets, pixel_centre=pixel_centre)
+    twice = close_up.twice()
+    seen = composite([twice, *others], targets, pixel_centre=pixel_centre)
     # The close-up is halved until it fits, as textures are: of more pixels than are asked for, some would be passed
     # over. Twice the pixels are there already.
     larger = torch.where(seen.source == 0, _magnification(seen.depth, photo.camera, targets, pixel_centre), torch.nan)
     levels = [(photo, 1 - _share(larger, 2))]
     for times in (2**level for level in range(2, most.bit_length())):
-        levels.append((_photo_as(photo, _halved(close_up.picture, most // times), finer), _share(larger, times)))
+        levels.append((_photo_as(photo, _halved(close_up.picture, most // times), twice.depth), _share(larger, times)))
     video = seen.video.clone()
     for level, share in levels:
         frames = torch.nonzero((share > 0).flatten(1).any(1)).squeeze(1)

@@ -24,13 +24,15 @@ from photowalk.reconstruct.lift import Lifter, PixelAligned
 from photowalk.reconstruct.meshing import Meshes
 from photowalk.reconstruct.meshing.files import mesh_clips, write_meshes
 from photowalk.reconstruct.published import reconstruct_as_published
-from photowalk.scene.types import Clip, Scene
+from photowalk.scene.close_up import CloseUp
+from photowalk.scene.types import Clip, Scene, View
 from photowalk.world.disk import WorldError
 from photowalk.world.placement import choose_placement
 from photowalk.world.progress import Cancelled, OnStep, Progress
 from photowalk.world.report import scale_from
 from photowalk.world.store import WorldStore
 
+_FOR_CLOSE_UP = 4  # splats in the budget for each pixel of the photo: as many as the close-up has
 _PREVIEWED = 4  # every so many frames: rendering costs most of the time on a CPU
 
 
@@ -128,6 +130,7 @@ def _splats(
             lifter.views(clips) if isinstance(lifter, NetworkLift) else clips,
             budget=wishes.splats,
             lifter=lifter,
+            close_up=_close_up(store, lifter, wishes.splats),
             on_view=lambda done: on_step(Progress("splats", done, known)),
         )
 
@@ -149,6 +152,17 @@ def _splats(
         lifter=PixelAligned(lifter.ratio) if isinstance(lifter, NetworkLift) else lifter,
         on_step=lambda done, total: on_step(Progress("refine", done, total)),
     ).scene
+
+
+def _close_up(store: WorldStore, lifter: Lifter, budget: int | None) -> View | None:
+    """The photo in twice the pixels, if they are kept and there are splats for them: none smaller than pixels of frames
+    are made by networks that see windows of frames, nor where larger ones are asked for."""
+    photo = store.chunk(0)
+    if photo.close_up is None or lifter.ratio > 1 or isinstance(lifter, NetworkLift):
+        return None
+    if budget is not None and budget < _FOR_CLOSE_UP * photo.clip.video[0, 0].numel():
+        return None
+    return CloseUp(photo.clip.view(0), photo.close_up).twice()
 
 
 def _lifter(depth_network: str, preset: Preset | None, wishes: Wishes) -> Lifter:
