@@ -9,14 +9,14 @@ PSNR of the last frame with the photo kept in more pixels, without, and of the p
 which is as good as a walk can be that knows nothing else. The last line is the mean of all photos.
 
 With --worlds, what geometry alone shows (without codec and networks) of held-out synthetic worlds, from the photo with
-exact depth, on a way forward of 0.45 of its median depth: PSNR where both know the surface, and near its outlines.
+exact depth, on a way forward of 0.45 of its median depth: PSNR where both know surface or sky, and near outlines.
 """
 
 from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from math import isnan
+from math import isnan, nan
 from pathlib import Path
 from statistics import mean
 
@@ -27,9 +27,10 @@ from torch import Tensor
 from photowalk.evaluate.images import psnr
 from photowalk.geometry import paths
 from photowalk.geometry.cameras import Cameras
-from photowalk.kernels.sliding import highest_around, lowest_around
+from photowalk.kernels.sliding import highest_around
 from photowalk.presets import load_preset
 from photowalk.scene.close_up import CloseUp, composite_with
+from photowalk.scene.edges import jumps
 from photowalk.scene.images import read_photo
 from photowalk.scene.types import View
 from photowalk.scene.warping import composite
@@ -43,6 +44,8 @@ def main() -> None:
     parser.add_argument("--worlds", type=int, default=0)
     parser.add_argument("--times", type=float, default=2.0)
     options = parser.parse_args()
+    if not options.photos and not options.worlds:
+        parser.error("name photos, or a number of --worlds")
     if options.photos:
         _photos(options)
     if options.worlds:
@@ -94,8 +97,8 @@ def _worlds(count: int) -> None:
     for seed in HELD_OUT_SEEDS[:count]:
         rows.append(_walked_forward(seed, (preset.height, preset.width)))
         print(f"world {seed:34d} {_told(rows[-1])}", flush=True)
-    means = [mean(figure for figure in column if not isnan(figure)) for column in zip(*rows)]  # no outlines: nan
-    print(f"{'mean of ' + str(count):40s} {_told(means)}")
+    columns = [[figure for figure in column if not isnan(figure)] for column in zip(*rows)]  # no outlines: nan
+    print(f"{'mean of ' + str(len(rows)):40s} {_told([mean(column) if column else nan for column in columns])}")
 
 
 def _told(row: list[float]) -> str:
@@ -115,10 +118,8 @@ def _walked_forward(seed: int, size: tuple[int, int]) -> list[float]:
     targets = paths.forward(camera[0], 4, distance=0.45 * float(depth[torch.isfinite(depth)].median()))[1:]
     truth = world.render(targets)
     assert truth.depth is not None
-    inverse = 1 / truth.depth
-    highest = highest_around(inverse, 1)
-    outlines = highest_around(highest - lowest_around(inverse, 1) > 0.15 * highest, 2)
-    seen = [composite_with(CloseUp(photo, picture), [], targets), composite([photo], targets)]
+    outlines = highest_around(jumps(1 / truth.depth, 0.15), 2)
+    seen = [composite_with(CloseUp(photo, picture), [photo], targets), composite([photo], targets)]
     known = seen[0].known & seen[1].known
     return [_psnr(one.video, truth.video, where) for one in seen for where in (known, known & outlines)]
 

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from photowalk.geometry.cameras import PIXEL_CENTRE, Cameras
 from photowalk.kernels.lookup import SEEN_BY_NONE, look_up
-from photowalk.kernels.sliding import highest_around, lowest_around
-from photowalk.scene.edges import finer_depth
+from photowalk.kernels.sliding import highest_around
+from photowalk.scene.edges import finer_depth, jumps
 from photowalk.scene.images import Fit, Photo, read_photo
 from photowalk.scene.types import View
 from photowalk.scene.warping import SAME_SURFACE, Composite, composite
 
 FROM, ALTOGETHER = 0.55, 0.7  # of what a close-up magnifies: where it begins to be looked at, and where it alone is
-OUTLINE = 0.05  # relative step of inverse depth from pixel to pixel that is an outline
+OUTLINE = 0.05  # least relative jump of inverse depth that is an outline
 LOOK_EVERY = 4  # pixels of the photo along each side, to see whether anything is shown larger
 
 
@@ -43,14 +43,14 @@ class CloseUp:
 
     def twice(self) -> View:
         """The photo in 2 H x 2 W pixels, with depth whose edges follow them."""
-        picture = _halved(self.picture, self.times // 2)
+        picture = _shrunk(self.picture, self.times // 2)
         return _photo_as(self.photo, picture, finer_depth(self.photo.depth, picture))
 
 
 def read_close_up(path: str | Path, photo: Photo, most: int, *, fit: Fit) -> Tensor | None:
     """The picture [3, s H, s W] of a close-up of the photo that was read from `path` and fitted to H x W by `fit`.
 
-    s is the least power of two, up to `most`, with which none of the file's pixels are lost; None where that is 1.
+    s is the least power of two that holds as many pixels as the file has, but `most` at most; None where that is 1.
     Raises PhotoError.
     """
     height, width = photo.image.shape[-2:]
@@ -62,42 +62,43 @@ def read_close_up(path: str | Path, photo: Photo, most: int, *, fit: Fit) -> Ten
 
 
 def composite_with(
-    close_up: CloseUp, others: Sequence[View], targets: Cameras, *, pixel_centre: float = PIXEL_CENTRE
+    close_up: CloseUp, views: Sequence[View], targets: Cameras, *, pixel_centre: float = PIXEL_CENTRE
 ) -> Composite:
-    """`composite` of the close-up's photo (source 0) and other views (1, ...) of the photo's size, drawn from the
-    close-up where it shows the photo larger than it is.
+    """`composite` of views, one of which is the close-up's photo (by its frame), drawn from the close-up where it shows
+    the photo larger than it is.
 
     In frames where it does anywhere, the photo's surface is that of twice as many pixels, whose edges follow the finer
     picture, or they would be stairs. Frames where it does not are as without a close-up.
     """
-    photo = close_up.photo
-    larger = _shows_larger(photo, targets)
+    larger = _shows_larger(close_up.photo, targets)
     if not larger.any():
-        return composite([photo, *others], targets, pixel_centre=pixel_centre)
-    closer = _from_nearer(close_up, others, targets[larger], pixel_centre)
+        return composite(views, targets, pixel_centre=pixel_centre)
+    closer = _from_nearer(close_up, views, targets[larger], pixel_centre)
     if larger.all():
         return closer
-    plain = composite([photo, *others], targets[~larger], pixel_centre=pixel_centre)
+    plain = composite(views, targets[~larger], pixel_centre=pixel_centre)
     return Composite(*(_interleaved(*parts, larger) for parts in zip(vars(plain).values(), vars(closer).values())))
 
 
-def _from_nearer(close_up: CloseUp, others: Sequence[View], targets: Cameras, pixel_centre: float) -> Composite:
+def _from_nearer(close_up: CloseUp, views: Sequence[View], targets: Cameras, pixel_centre: float) -> Composite:
     photo, most = close_up.photo, close_up.times
     twice = close_up.twice()
-    seen = composite([twice, *others], targets, pixel_centre=pixel_centre)
+    index = [view.frame for view in views].index(photo.frame)
+    seen = composite([*views[:index], twice, *views[index + 1 :]], targets, pixel_centre=pixel_centre)
     # The close-up is halved until it fits, as textures are: of more pixels than are asked for, some would be passed
     # over. Twice the pixels are there already.
-    larger = torch.where(seen.source == 0, _magnification(seen.depth, photo.camera, targets, pixel_centre), torch.nan)
-    levels = [(photo, 1 - _share(larger, 2))]
+    magnified, is_photo = _magnification(seen.depth, photo.camera, targets, pixel_centre), seen.source == index
+    levels = [(photo, is_photo * (1 - _share(magnified, 2)))]
     for times in (2**level for level in range(2, most.bit_length())):
-        levels.append((_photo_as(photo, _halved(close_up.picture, most // times), twice.depth), _share(larger, times)))
+        level = _photo_as(photo, _shrunk(close_up.picture, most // times), twice.depth)
+        levels.append((level, is_photo * _share(magnified, times)))
     video = seen.video.clone()
     for level, share in levels:
         frames = torch.nonzero((share > 0).flatten(1).any(1)).squeeze(1)
         if len(frames) > 0:
             colours, known = _looked_up(level, seen.depth[frames], targets[frames], pixel_centre)
-            video[frames] = torch.lerp(video[frames], colours, (share[frames].nan_to_num() * known)[:, None])
-    return replace(seen, video=_with_soft_outlines(video, seen))
+            video[frames] = torch.lerp(video[frames], colours, (share[frames] * known)[:, None])
+    return replace(seen, video=_with_soft_outlines(video, seen, is_photo * _share(magnified, 2)))
 
 
 def _share(larger: Tensor, times: int) -> Tensor:
@@ -105,22 +106,20 @@ def _share(larger: Tensor, times: int) -> Tensor:
     return ((larger / times - FROM) / (ALTOGETHER - FROM)).clamp(0, 1)
 
 
-def _with_soft_outlines(video: Tensor, seen: Composite) -> Tensor:
-    """The video, smoothed by a pixel where depth steps: a z-buffer takes each pixel for one surface or the other, and a
-    camera sees a little of both."""
-    inverse = torch.where(seen.depth > 0, 1 / seen.depth, 0)
-    highest = highest_around(inverse, 1)
-    outline = (highest - lowest_around(inverse, 1) > OUTLINE * highest) & ~highest_around(~seen.known, 1)
+def _with_soft_outlines(video: Tensor, seen: Composite, share: Tensor) -> Tensor:
+    """The video, smoothed by a pixel where depth jumps beside what comes from a close-up to a `share` [F, H, W]: a
+    z-buffer takes each pixel for one surface or the other, and a camera sees a little of both."""
+    outline = jumps(torch.where(seen.depth > 0, 1 / seen.depth, 0), OUTLINE) & ~highest_around(~seen.known, 1)
     smooth = video
     for axis in (-1, -2):
         padded = F.pad(smooth, (1, 1, 0, 0) if axis == -1 else (0, 0, 1, 1), mode="replicate")
         size = smooth.shape[axis]
         before, here, after = (padded.narrow(axis, start, size) for start in range(3))
         smooth = (before + 2 * here + after) / 4
-    return torch.where(outline[:, None], smooth, video)
+    return torch.lerp(video, smooth, (outline * highest_around(share, 1))[:, None])
 
 
-def _halved(picture: Tensor, by: int) -> Tensor:
+def _shrunk(picture: Tensor, by: int) -> Tensor:
     return F.avg_pool2d(picture[None], by)[0]
 
 

@@ -11,6 +11,7 @@ from photowalk.kernels.sliding import highest_around, lowest_around
 STEP = 0.1  # smallest relative step of inverse depth that is an edge
 STEEPNESS = 0.55  # share of an edge's rise that lies within NEAR pixels, of what lies within FAR; a plane has 2 / 5
 NEAR, FAR, REACH = 2, 5, 4
+JUMP = 0.6  # share of what depth rises within 3 pixels that it rises within one; a plane has 1 / 3
 SIDE = 0.15  # of an edge's rise: how far from its ends a pixel still belongs to one of its sides
 FARTHEST = 1e-4  # inverse depth below which everything is sky
 COLOUR = 0.5  # weight of colour against depth in the choice of a side
@@ -50,16 +51,36 @@ def sharpen_edges(depth: Tensor, image: Tensor) -> Tensor:
 
 
 def finer_depth(depth: Tensor, picture: Tensor) -> Tensor:
-    """depth [H, W] along +Z (0 = unknown, inf = sky), picture [3, s H, s W] in [0, 1] of the same -> depth [s H, s W]
-    whose edges are the picture's: linear in inverse depth, and at steps as `sharpen_edges` chooses."""
+    """depth [H, W] along +Z (0 = unknown, inf = sky), picture [3, 2 H, 2 W] in [0, 1] of the same -> depth [2 H, 2 W]
+    whose edges are the picture's: linear in inverse depth, and where depth jumps one of the depths that are there, as
+    `sharpen_edges` chooses, so that nothing hangs in between."""
     size, known = picture.shape[-2:], depth > 0
-    inverse = torch.where(known, 1 / torch.where(known, depth, 1), 0)[None, None]
-    smooth, same = (F.interpolate(inverse, size, mode=mode)[0, 0] for mode in ("bilinear", "nearest"))
-    lacking = F.interpolate(highest_around(~known, 1)[None, None].float(), size)[0, 0] > 0  # what is beside the unknown
-    inverse = torch.where(lacking, same, smooth)
-    here = F.interpolate(known[None, None].float(), size)[0, 0] > 0
-    finer = torch.where(inverse > FARTHEST, 1 / inverse.clamp_min(FARTHEST), torch.inf)
-    return sharpen_edges(torch.where(here, finer, 0), picture)
+    inverse = torch.where(known, 1 / torch.where(known, depth, 1), 0)
+    smooth, same = (F.interpolate(inverse[None, None], size, mode=mode)[0, 0] for mode in ("bilinear", "nearest"))
+    mixed = torch.where(_twice(highest_around(~known, 3)), same, smooth)  # nothing is mixed with what is unknown
+    mixed = torch.where(mixed > FARTHEST, 1 / mixed.clamp_min(FARTHEST), torch.inf)
+    sharp = sharpen_edges(torch.where(_twice(known), mixed, 0), picture)
+    rows, columns = (_twice(highest_around(jumps(inverse, STEP), 1)) & _twice(known)).nonzero(as_tuple=True)
+    if len(rows) == 0:
+        return sharp
+    there = F.pad(torch.stack([inverse, known.float()])[None], (1,) * 4, mode="replicate")[0]
+    offsets = [(down, across) for down in range(3) for across in range(3)]
+    around = torch.stack([there[:, rows // 2 + down, columns // 2 + across] for down, across in offsets])  # [9, 2, N]
+    away = torch.where(around[:, 1] > 0, (around[:, 0] - 1 / sharp[rows, columns]).abs(), torch.inf)
+    chosen = around[:, 0].gather(0, away.argmin(0, keepdim=True))[0]
+    sharp[rows, columns] = torch.where(chosen > FARTHEST, 1 / chosen.clamp_min(FARTHEST), torch.inf)
+    return sharp
+
+
+def jumps(inverse: Tensor, least: float) -> Tensor:
+    """inverse depth [..., H, W] (sky and unknown: 0) -> bool: where it rises by more than the share `least` from one
+    side of a pixel to the other, and hardly more around; a plane, on which it is linear, rises three times as much."""
+    highest, rise = _highest_and_rise(inverse, 1)
+    return (rise > least * highest) & (rise > JUMP * _highest_and_rise(inverse, 3)[1])
+
+
+def _twice(mask: Tensor) -> Tensor:
+    return mask.repeat_interleave(2, 0).repeat_interleave(2, 1)
 
 
 def _is_step(inverse: Tensor) -> Tensor:

@@ -6,12 +6,14 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from threading import Event
 
 import torch
 
 from photowalk.export.ply import write_ply
+from photowalk.geometry.cameras import Cameras
 from photowalk.kernels import project_gaussians, rasterise_tiles, tile_lists, tsdf
 from photowalk.kernels.launch import load_kernels
 from photowalk.models.splat_head import RATIOS
@@ -32,7 +34,7 @@ from photowalk.world.progress import Cancelled, OnStep, Progress
 from photowalk.world.report import scale_from
 from photowalk.world.store import WorldStore
 
-_FOR_CLOSE_UP = 4  # splats in the budget for each pixel of the photo: as many as the close-up has
+_FOR_CLOSE_UP = 4  # splats in the budget for each pixel of a frame: as many as the photo has in twice the pixels
 _PREVIEWED = 4  # every so many frames: rendering costs most of the time on a CPU
 
 
@@ -126,11 +128,14 @@ def _splats(
     def make(clips: Iterable[Clip]) -> Scene:
         if wishes.legacy:
             return _as_published(store, lifter, walk)
+        clips = iter(clips)
+        first = next(clips)
+        clips = chain([first], clips)
         return reconstruct(
             lifter.views(clips) if isinstance(lifter, NetworkLift) else clips,
             budget=wishes.splats,
             lifter=lifter,
-            close_up=_close_up(store, lifter, wishes.splats),
+            close_up=_close_up(store, lifter, wishes.splats, first.cameras[0]),
             on_view=lambda done: on_step(Progress("splats", done, known)),
         )
 
@@ -154,15 +159,16 @@ def _splats(
     ).scene
 
 
-def _close_up(store: WorldStore, lifter: Lifter, budget: int | None) -> View | None:
-    """The photo in twice the pixels, if they are kept and there are splats for them: none smaller than pixels of frames
-    are made by networks that see windows of frames, nor where larger ones are asked for."""
+def _close_up(store: WorldStore, lifter: Lifter, budget: int | None, camera: Cameras) -> View | None:
+    """The photo in twice the pixels, seen by its `camera` [], if they are kept and there are splats for them: none
+    smaller than pixels of frames are made by networks that see windows of frames, nor where larger ones are asked for.
+    """
     photo = store.chunk(0)
     if photo.close_up is None or lifter.ratio > 1 or isinstance(lifter, NetworkLift):
         return None
     if budget is not None and budget < _FOR_CLOSE_UP * photo.clip.video[0, 0].numel():
         return None
-    return CloseUp(photo.clip.view(0), photo.close_up).twice()
+    return CloseUp(replace(photo.clip.view(0), camera=camera), photo.close_up).twice()
 
 
 def _lifter(depth_network: str, preset: Preset | None, wishes: Wishes) -> Lifter:

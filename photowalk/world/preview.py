@@ -57,14 +57,14 @@ def preview_chunk(
     """Warp what was seen into the new cameras; `fused` as in `scene.warping.warp`."""
     if config.warp_from == "latest":
         return _published(latest, targets, config, fused=fused)
-    views = {view.frame: view for view in (*recalled, latest)}
+    always = () if close_up is None else (close_up.photo,)
+    views = {view.frame: view for view in (*recalled, latest, *always)}
     # Earlier frames first: each generation blurs a little, so the oldest picture of a surface is the best one.
     ordered = [views[frame] for frame in sorted(views)]
     if close_up is None:
         seen = composite(ordered, targets, pixel_centre=config.pixel_centre)
     else:
-        others = [view for view in ordered if view.frame != close_up.photo.frame]
-        seen = composite_with(close_up, others, targets, pixel_centre=config.pixel_centre)
+        seen = composite_with(close_up, ordered, targets, pixel_centre=config.pixel_centre)
     video, drawn = _continued(seen, targets, config) if config.continued else (seen.video, seen.known)
     video = _filled(video, drawn[:, None].float(), config)
     return Preview(video.clamp(0, 1), seen.known.float(), seen.depth)

@@ -84,11 +84,13 @@ def _charted(mesh: Mesh, side: int) -> Mesh:
     charts, packing = xatlas.ChartOptions(), xatlas.PackOptions()
     charts.max_iterations = 1
     packing.padding, packing.bruteForce, packing.resolution = _GUTTER, False, side
-    atlas.generate(charts, packing)
-    old, faces, uv = atlas[0]
-    # xatlas wakes its threads without holding their locks when an atlas goes, and a thread that is only just falling
-    # asleep then misses the word and is waited for without end; by this time all of them sleep.
-    time.sleep(_ASLEEP)
+    try:
+        atlas.generate(charts, packing)
+        old, faces, uv = atlas[0]
+    finally:
+        # xatlas wakes its threads without holding their locks when an atlas goes, and a thread that is only just
+        # falling asleep then misses the word and is waited for without end; by this time they sleep, almost surely.
+        time.sleep(_ASLEEP)
     old = torch.from_numpy(old.astype(np.int64))
     return Mesh(
         mesh.vertices[old],
