@@ -7,8 +7,10 @@ import torch
 
 from photowalk.geometry.cameras import Cameras
 from photowalk.geometry.motions import rotation_from_quaternion
-from photowalk.kernels.project_gaussians import LOW_PASS
-from photowalk.kernels.rasterise import SH_DC, evaluate_harmonics, harmonics_basis, list_by_sorting
+from photowalk.kernels.project_gaussians import LOW_PASS, project
+from photowalk.kernels.rasterise import SH_DC, assign_tiles, evaluate_harmonics, harmonics_basis, list_by_sorting
+from photowalk.kernels.rasterise_lanes import SIDE
+from photowalk.kernels.rasterise_tiles import ALPHA_MINIMUM, composite, share_out
 from photowalk.kernels.tile_lists import list_by_counting
 from photowalk.scene.render import footprints, render, render_normals, visible
 from photowalk.scene.types import Splats
@@ -199,3 +201,29 @@ def test_gathering_is_the_adjoint_of_blending():
     torch.testing.assert_close(gathered[:, :3], slope, rtol=1e-4, atol=1e-5)
     alpha = covered.blend(colours)[1]
     torch.testing.assert_close((gathered[:, 3]).sum(), (alpha * values[..., 3]).sum(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("opacity", [0.3, 1.0])
+def test_lanes_of_a_register_give_what_threads_of_a_pixel_each_give(opacity):
+    """On a CPU tiles of SIDE go to one kind of kernel and all others to the other."""
+    splats, view = scene(count=300, opacity=opacity), camera()
+    splats = splats[visible(splats, view)]
+    gaussians = (splats.means, splats.rotations, splats.scales, splats.opacities)
+    shape = (view.height, view.width)
+    centres, conics, depths, extents = project(
+        *gaussians, view.camera_from_world, view.intrinsics, *shape, ALPHA_MINIMUM
+    )
+    random = torch.Generator().manual_seed(3)
+    features = torch.cat([torch.rand(len(splats), 3, generator=random), depths[:, None]], 1)
+    by_blended, by_transmittance = torch.rand(*shape, 4, generator=random) - 0.5, torch.rand(shape, generator=random)
+    results = []
+    for side in (SIDE, 16):
+        tiles = assign_tiles(centres, extents, depths, *shape, side)
+        inputs = [part.clone().requires_grad_() for part in (centres, conics, splats.opacities, features)]
+        blended, transmittance, median = composite(*inputs, tiles)
+        slopes = torch.autograd.grad([blended, transmittance], inputs, [by_blended, by_transmittance])
+        shared = share_out(centres, conics, splats.opacities, by_blended, tiles)
+        results.append((blended, transmittance, median, *slopes, shared))
+    for lanes, threads in zip(*results, strict=True):
+        assert threads.abs().max() > 0
+        torch.testing.assert_close(lanes, threads, rtol=1e-4, atol=1e-5)

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from photowalk.kernels import rasterise_lanes
 from photowalk.kernels.project_gaussians import FRUSTUM_MARGIN, project
 from photowalk.kernels.rasterise_tiles import ALPHA_MINIMUM, Tiles, composite, share_out
 from photowalk.kernels.tile_lists import list_by_counting
 
 SH_DC = 0.28209479177387814  # the constant harmonic, 1 / (2 sqrt(pi))
 NEAR = 0.01  # world units
-_CPU_TILE, _GPU_TILE = 4, 16  # pixels; a CPU has no threads to keep busy, so it wastes less on small tiles
+_GPU_TILE = 16  # pixels
 
 
 @dataclass(frozen=True)
@@ -62,14 +63,15 @@ def rasterise(
     centres, conics, depths, extents = project(
         means, rotations, scales, opacities, camera_from_world, intrinsics, height, width, ALPHA_MINIMUM
     )
-    tiles = assign_tiles(centres.detach(), extents, depths.detach(), height, width)
+    side = rasterise_lanes.SIDE if means.device.type == "cpu" else _GPU_TILE
+    tiles = assign_tiles(centres.detach(), extents, depths.detach(), height, width, side)
     return Footprints(centres, conics, opacities, depths, tiles)
 
 
-def assign_tiles(centres: Tensor, extents: Tensor, depths: Tensor, height: int, width: int) -> Tiles:
-    """List for every tile the Gaussians whose box touches it, nearest first (equal depths in order of index)."""
+def assign_tiles(centres: Tensor, extents: Tensor, depths: Tensor, height: int, width: int, side: int) -> Tiles:
+    """List for every tile of `side` x `side` pixels the Gaussians whose box touches it, nearest first (equal depths in
+    order of index)."""
     device = centres.device
-    side = _CPU_TILE if device.type == "cpu" else _GPU_TILE
     columns, rows = -(-width // side), -(-height // side)
     limit = torch.tensor([columns, rows], device=device)
     low = ((centres - extents) / side).floor().clamp(min=0).minimum(limit).int()
