@@ -25,7 +25,7 @@ from photowalk.reconstruct.simplify import merge, neighbours
 from photowalk.reconstruct.sky_dome import add_sky, build_dome
 from photowalk.reconstruct.windows import batches, stream_views
 from photowalk.scene.surfaces import Surface, surface_of
-from photowalk.scene.types import Clip, Scene, Splats, View
+from photowalk.scene.types import Clip, Scene, Splats, View, rows
 
 BUDGET = 500_000  # splats of the geometry
 HELD = 1.25  # times the budget: as many are held while there are frames to come
@@ -52,7 +52,9 @@ class Fused:
     seen_through: Tensor  # [N]
 
     def __getitem__(self, index) -> Fused:
-        return Fused(self.splats[index], self.seen[index], self.seen_through[index])
+        if isinstance(index, Tensor) and index.dtype == torch.bool:
+            index = torch.nonzero(index).squeeze(1)  # once for all
+        return Fused(self.splats[index], rows(self.seen, index), rows(self.seen_through, index))
 
     @property
     def trusted(self) -> Splats:
@@ -237,7 +239,8 @@ def _scale(described: Description, landing: Landing, depth: Tensor) -> float:
     ratio = landing.depth / here
     both = landing.in_view & (described.alpha.reshape(-1)[landing.pixel] > CLOSED) & ((ratio - 1).abs() < _SAME_PLACE)
     both &= IN_FRONT * landing.depth < front
-    if len(landing.pixel[both].unique()) < _CO_VISIBLE * depth.numel():
+    met = torch.zeros(depth.numel(), dtype=torch.bool, device=depth.device).index_fill_(0, landing.pixel[both], True)
+    if met.sum() < _CO_VISIBLE * depth.numel():
         return 1.0
     scale = float(ratio[both].median())
     return scale if abs(scale - 1) > _SCALE_NOISE else 1.0

@@ -60,6 +60,13 @@ class Clip:
         return View(self.video[frame], depth, self.cameras[frame], frame)
 
 
+def rows(values: Tensor, index: Tensor | slice) -> Tensor:
+    """values[index] along the first axis, several times faster where the index is a mask or a list of numbers."""
+    if not isinstance(index, Tensor):
+        return values[index]
+    return values.index_select(0, torch.nonzero(index).squeeze(1) if index.dtype == torch.bool else index)
+
+
 @dataclass(frozen=True)
 class Splats:
     """Gaussians in world space, decoded: activations are applied, encodings live in files only."""
@@ -77,7 +84,7 @@ class Splats:
         return Splats(*(getattr(self, field.name).to(*args, **kwargs) for field in fields(self)))
 
     def __getitem__(self, index) -> Splats:
-        return Splats(*(getattr(self, field.name)[index] for field in fields(self)))
+        return Splats(*(rows(getattr(self, field.name), index) for field in fields(self)))
 
     @staticmethod
     def cat(parts: list[Splats]) -> Splats:

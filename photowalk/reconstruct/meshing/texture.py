@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -14,15 +13,14 @@ from torch.nn.functional import normalize
 
 from photowalk.kernels.mesh_rays import RayCaster
 from photowalk.kernels.painting import Painter
+from photowalk.reconstruct.meshing.atlas import unwrap
 from photowalk.reconstruct.meshing.cleaning import of_faces
 from photowalk.reconstruct.meshing.floor import level_axes
 from photowalk.reconstruct.meshing.fusion import Look
 from photowalk.scene.types import Mesh
 
-_GUTTER = 4  # texels around charts that take their colour
 _STRIP = 1 / 16  # of the picture's height, for what is invented
 _RIM = 1 / 16  # of the strip, around what lies in it
-_ASLEEP = 0.05  # seconds in which a thread with nothing to do falls asleep
 
 
 def bake(mesh: Mesh, looks: Sequence[Look], side: int) -> Mesh:
@@ -77,20 +75,7 @@ def _unwrapped(mesh: Mesh, side: int) -> Mesh:
 
 def _charted(mesh: Mesh, side: int) -> Mesh:
     """The mesh with vertices split along the seams of an atlas of side x side texels."""
-    import xatlas  # ty: ignore[import-not-found]
-
-    atlas = xatlas.Atlas()
-    atlas.add_mesh(mesh.vertices.numpy(), mesh.faces.numpy().astype(np.uint32))
-    charts, packing = xatlas.ChartOptions(), xatlas.PackOptions()
-    charts.max_iterations = 1
-    packing.padding, packing.bruteForce, packing.resolution = _GUTTER, False, side
-    try:
-        atlas.generate(charts, packing)
-        old, faces, uv = atlas[0]
-    finally:
-        # xatlas wakes its threads without holding their locks when an atlas goes, and a thread that is only just
-        # falling asleep then misses the word and is waited for without end; by this time they sleep, almost surely.
-        time.sleep(_ASLEEP)
+    old, faces, uv = unwrap(mesh.vertices.numpy(), mesh.faces.numpy(), side)
     old = torch.from_numpy(old.astype(np.int64))
     return Mesh(
         mesh.vertices[old],
