@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import trimesh
@@ -9,6 +10,7 @@ import trimesh
 from photowalk.geometry.cameras import Cameras
 from photowalk.geometry.motions import look_at
 from photowalk.reconstruct.meshing import mesh_walk
+from photowalk.reconstruct.meshing.atlas import unwrap
 from photowalk.reconstruct.meshing.cleaning import decimated, without_small_parts
 from photowalk.reconstruct.meshing.fusion import Field, fuse, looks_of, sizing_for
 from photowalk.reconstruct.meshing.grid import Sizing, grid_of_keys, keys_at, sides_at, widened
@@ -171,6 +173,18 @@ def test_a_walk_becomes_two_meshes_with_an_invented_floor():
     assert len(below) > 0, "it reaches under the camera, where nobody saw"
     seen = meshes.collision.vertices[meshes.collision.faces[~meshes.collision.invented]].flatten(0, 1)
     assert float(seen[:, 2].max()) > 3.9
+
+
+def test_an_atlas_keeps_the_faces_and_says_when_it_cannot_be_made():
+    corners = np.array([[x, y, 0.1 * x * y] for x in range(4) for y in range(4)], dtype=np.float32)
+    start = np.array([4 * x + y for x in range(3) for y in range(3)])[:, None]
+    faces = np.concatenate([np.add(start, [0, 4, 1]), np.add(start, [1, 4, 5])])
+    old, new, uv = unwrap(corners, faces, 64)
+    assert np.array_equal(old[new], faces)
+    assert uv.min() >= 0
+    assert uv.max() <= 1
+    with pytest.raises(RuntimeError, match="could not be unwrapped"):
+        unwrap(corners, faces + 100, 64)
 
 
 def test_the_texture_shows_the_frames():

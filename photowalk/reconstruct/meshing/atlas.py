@@ -6,12 +6,12 @@ taking an atlas down: its threads are woken without their locks. The other proce
 
 from __future__ import annotations
 
-import io
 import os
 import subprocess
 import sys
 
 import numpy as np
+from safetensors.numpy import load, save
 
 _GUTTER = 4  # texels around charts that take their colour
 _LARGEST = 1 / 20  # of the mesh's area, of a chart: the time that it takes to grow one rises faster than its size
@@ -26,23 +26,13 @@ def unwrap(vertices: np.ndarray, faces: np.ndarray, side: int) -> tuple[np.ndarr
     # -P: a script's own folder stays off its path; this one holds names that others may use.
     process = subprocess.run(
         [sys.executable, "-P", __file__],
-        input=_packed(vertices=vertices, faces=faces.astype(np.uint32), side=np.array(side)),
+        input=save({"vertices": vertices, "faces": faces.astype(np.uint32), "side": np.array([side])}),
         capture_output=True,
     )
     if process.returncode != 0:
         raise RuntimeError(f"the mesh could not be unwrapped: {process.stderr.decode(errors='replace').strip()}")
-    atlas = _unpacked(process.stdout)
+    atlas = load(process.stdout)
     return atlas["old"], atlas["faces"], atlas["uv"]
-
-
-def _packed(**arrays: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    np.savez(file, **arrays)
-    return file.getvalue()
-
-
-def _unpacked(packed: bytes) -> dict[str, np.ndarray]:
-    return dict(np.load(io.BytesIO(packed), allow_pickle=False))
 
 
 def _area(corners: np.ndarray) -> float:
@@ -54,15 +44,15 @@ def _area(corners: np.ndarray) -> float:
 def _main() -> None:
     import xatlas  # ty: ignore[import-not-found]
 
-    given = _unpacked(sys.stdin.buffer.read())
+    given = load(sys.stdin.buffer.read())
     atlas = xatlas.Atlas()
     atlas.add_mesh(given["vertices"], given["faces"])
     charts, packing = xatlas.ChartOptions(), xatlas.PackOptions()
     charts.max_iterations, charts.max_chart_area = 1, _LARGEST * _area(given["vertices"][given["faces"]])
-    packing.padding, packing.bruteForce, packing.resolution = _GUTTER, False, int(given["side"])
+    packing.padding, packing.bruteForce, packing.resolution = _GUTTER, False, int(given["side"][0])
     atlas.generate(charts, packing)
     old, faces, uv = atlas[0]
-    sys.stdout.buffer.write(_packed(old=old, faces=faces, uv=uv))
+    sys.stdout.buffer.write(save({"old": old, "faces": faces, "uv": uv}))
     sys.stdout.buffer.flush()
     os._exit(0)
 
