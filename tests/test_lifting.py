@@ -3,6 +3,7 @@
 import time
 
 import pytest
+import torch
 from worlds import HEIGHT, WIDTH, make_world
 
 from photowalk import World
@@ -12,7 +13,7 @@ from photowalk.reconstruct.ahead import ahead
 from photowalk.reconstruct.fuse import views_with_depth
 from photowalk.reconstruct.meshing import mesh_walk
 from photowalk.scene.close_up import CloseUp
-from photowalk.scene.mesh_files import write_mesh
+from photowalk.scene.mesh_files import read_mesh, write_mesh
 from photowalk.world.progress import Cancelled
 
 
@@ -24,7 +25,10 @@ def test_splats_and_meshes_are_those_that_are_made_one_after_the_other(tmp_path)
     )
     photo = store.chunk(0)
     clips, close_up = [photo.clip], CloseUp(photo.clip.view(0), photo.close_up).twice()
-    write_mesh(tmp_path / "collision.ply", mesh_walk(views_with_depth(clips)).collision)
+    meshes = mesh_walk(views_with_depth(clips), close_up=close_up)
+    write_mesh(tmp_path / "collision.ply", meshes.collision)
+    texture = read_mesh(world.folder / "scene" / "mesh.glb").texture
+    torch.testing.assert_close(texture, meshes.visual.texture, atol=1 / 255, rtol=0)
     scene = fit_colours(closed_from_nearer(reconstruct(clips, close_up=close_up)), clips, frames=len(clips[0]))
     write_ply(tmp_path / "splats.ply", scene.everything)
     for name in ("collision.ply", "splats.ply"):

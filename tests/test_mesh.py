@@ -202,6 +202,23 @@ def test_the_texture_shows_the_frames():
     assert float(right[inner & ~visual.invented].float().mean()) > 0.97
 
 
+def test_the_texture_is_that_of_a_picture_in_more_pixels_where_there_is_one():
+    view = room_views(1)[0]
+    size = [2 * side for side in SIZE]
+    depth = view.depth.repeat_interleave(2, 0).repeat_interleave(2, 1)
+    close_up = View(torch.ones(3, *size), depth, view.camera.resized(*size), view.frame)
+    textures = []
+    for given in (None, close_up):
+        visual = mesh_walk([view], cells=15_000, texture=128, faces=1500, close_up=given).visual
+        assert visual.uv is not None
+        assert visual.texture is not None
+        texel = (visual.uv[visual.faces[~visual.invented]].mean(1) * visual.texture.shape[-1]).long()
+        textures.append(visual.texture[:, texel[:, 1], texel[:, 0]])
+    plain, finer = ((1 - texture).amax(0) for texture in textures)
+    assert float((plain > 0.3).float().mean()) > 0.5
+    assert float((finer < 0.1).float().mean()) > 0.9
+
+
 def test_small_parts_go_and_the_largest_stays():
     mesh = extract(ball_field(0.0))
     far = Mesh(mesh.vertices[:3] + 9, torch.tensor([[0, 1, 2]]), mesh.colours[:3], torch.zeros(1, dtype=torch.bool))

@@ -18,7 +18,8 @@ _RUN = 64  # places per thread
 
 
 class Painter:
-    """Places on surfaces, and the colours that views gave them, weighted by how near and how frontal they saw."""
+    """Places on surfaces, and the colours that views gave them, weighted by how finely they saw them: how near, how
+    frontal and in how many pixels."""
 
     def __init__(self, places: Tensor, normals: Tensor) -> None:
         """places [N, 3] and unit normals [N, 3], towards where surfaces are seen from."""
@@ -66,6 +67,7 @@ def _paint(
     light: wp.array(dtype=wp.vec3),
 ):
     block = first + wp.tid()
+    focal = 0.5 * (lens[0, 0] + lens[1, 1])
     for n in range(block * run, wp.min(block * run + run, places.shape[0])):
         place = places[n]
         there = pose * wp.vec4(place[0], place[1], place[2], 1.0)
@@ -78,9 +80,9 @@ def _paint(
                 distance = wp.length(ray)
                 slant = -wp.dot(ray, normals[n]) / wp.max(distance, 1.0e-9)
                 seen = depth[int(y), int(x)]
-                tolerance = seen * (_HIDDEN + _PIXELS / (0.5 * (lens[0, 0] + lens[1, 1])) / wp.max(slant, _FLATTEST))
+                tolerance = seen * (_HIDDEN + _PIXELS / focal / wp.max(slant, _FLATTEST))
                 if slant > _FLATTEST and wp.abs(seen - z) < tolerance:
-                    merit = wp.pow(slant / wp.max(distance, 1.0e-9), _SHARPNESS)
+                    merit = wp.pow(slant * focal / wp.max(distance, 1.0e-5), _SHARPNESS)
                     left = int(x - 0.5)
                     top = int(y - 0.5)
                     across = x - 0.5 - float(left)

@@ -34,7 +34,6 @@ from photowalk.world.progress import Cancelled, OnStep, Progress
 from photowalk.world.report import scale_from
 from photowalk.world.store import WorldStore
 
-_FOR_CLOSE_UP = 4  # splats in the budget for each pixel of a frame: as many as the photo has in twice the pixels
 _PREVIEWED = 4  # every so many frames: rendering costs most of the time on a CPU
 
 
@@ -64,8 +63,10 @@ def lift_walk(store: WorldStore, preset: Preset | None, wishes: Wishes, on_step:
             return (store.chunk(index).clip for index in range(count))
 
         lifter = _lifter(store.manifest.depth_network, preset, wishes)
-        with store.new_scene() as folder, _meshes_beside(store, walk(), wishes, on_step) as (coming, on_step):
-            scene = _splats(store, walk, lifter, wishes, on_step)
+        photo = store.chunk(0)
+        twice = None if photo.close_up is None else CloseUp(photo.clip.view(0), photo.close_up).twice()
+        with store.new_scene() as folder, _meshes_beside(store, walk(), twice, wishes, on_step) as (coming, on_step):
+            scene = _splats(store, walk, twice, lifter, wishes, on_step)
             write_ply(folder / "splats.ply", scene.everything)
             write_preview(
                 scene,
@@ -86,7 +87,7 @@ def lift_walk(store: WorldStore, preset: Preset | None, wishes: Wishes, on_step:
 
 @contextmanager
 def _meshes_beside(
-    store: WorldStore, walk: Iterable[Clip], wishes: Wishes, on_step: OnStep
+    store: WorldStore, walk: Iterable[Clip], close_up: View | None, wishes: Wishes, on_step: OnStep
 ) -> Iterator[tuple[Future[Meshes] | None, OnStep]]:
     """The meshes, if wanted, while another thread makes them: they and the splats get half of the cores each, which
     wastes less than to have both on all. The `on_step` to call within takes all cores once the meshes are made. An
@@ -105,7 +106,7 @@ def _meshes_beside(
     torch.set_num_threads(max(cores // 2, 1))
     with ThreadPoolExecutor(1) as other:
         try:
-            coming = other.submit(_meshes, store, walk, wishes.scale_to, stop_if_wished)
+            coming = other.submit(_meshes, store, walk, close_up, wishes.scale_to, stop_if_wished)
 
             def step(progress: Progress) -> None:
                 if coming.done() and torch.get_num_threads() < cores:
@@ -121,21 +122,28 @@ def _meshes_beside(
 
 
 def _splats(
-    store: WorldStore, walk: Callable[[], Iterable[Clip]], lifter: Lifter, wishes: Wishes, on_step: OnStep
+    store: WorldStore,
+    walk: Callable[[], Iterable[Clip]],
+    close_up: View | None,
+    lifter: Lifter,
+    wishes: Wishes,
+    on_step: OnStep,
 ) -> Scene:
+    if close_up is not None and not _holds(wishes.splats, close_up, lifter):
+        close_up = None
     known = sum(entry.depth_frames for entry in store.manifest.chunks)
 
     def make(clips: Iterable[Clip]) -> Scene:
         if wishes.legacy:
             return _as_published(store, lifter, walk)
         clips = iter(clips)
-        first = next(clips)
+        first = next(clips)  # of which the camera may be corrected
         clips = chain([first], clips)
         return reconstruct(
             lifter.views(clips) if isinstance(lifter, NetworkLift) else clips,
             budget=wishes.splats,
             lifter=lifter,
-            close_up=_close_up(store, lifter, wishes.splats, first.cameras[0]),
+            close_up=None if close_up is None else _seen_by(first.cameras[0], close_up),
             on_view=lambda done: on_step(Progress("splats", done, known)),
         )
 
@@ -159,16 +167,17 @@ def _splats(
     ).scene
 
 
-def _close_up(store: WorldStore, lifter: Lifter, budget: int | None, camera: Cameras) -> View | None:
-    """The photo in twice the pixels, seen by its `camera` [], if they are kept and there are splats for them: none
-    smaller than pixels of frames are made by networks that see windows of frames, nor where larger ones are asked for.
-    """
-    photo = store.chunk(0)
-    if photo.close_up is None or lifter.ratio > 1 or isinstance(lifter, NetworkLift):
-        return None
-    if budget is not None and budget < _FOR_CLOSE_UP * photo.clip.video[0, 0].numel():
-        return None
-    return CloseUp(replace(photo.clip.view(0), camera=camera), photo.close_up).twice()
+def _holds(budget: int | None, close_up: View, lifter: Lifter) -> bool:
+    """Whether there are splats for a close-up's pixels: none smaller than pixels of frames are made by networks that
+    see windows of frames, nor where larger ones are asked for."""
+    if lifter.ratio > 1 or isinstance(lifter, NetworkLift):
+        return False
+    return budget is None or budget >= close_up.depth.numel()
+
+
+def _seen_by(camera: Cameras, view: View) -> View:
+    """The view with the pose of a `camera` []."""
+    return replace(view, camera=camera.resized(*view.depth.shape))
 
 
 def _lifter(depth_network: str, preset: Preset | None, wishes: Wishes) -> Lifter:
@@ -196,7 +205,9 @@ def _as_published(store: WorldStore, lifter: Lifter, walk: Callable[[], Iterable
     )
 
 
-def _meshes(store: WorldStore, walk: Iterable[Clip], scale_to: str | None, on_step: OnStep) -> Meshes:
+def _meshes(
+    store: WorldStore, walk: Iterable[Clip], close_up: View | None, scale_to: str | None, on_step: OnStep
+) -> Meshes:
     manifest = store.manifest
     return mesh_clips(
         walk,
@@ -204,5 +215,6 @@ def _meshes(store: WorldStore, walk: Iterable[Clip], scale_to: str | None, on_st
         scale_to=scale_to,
         metres_per_unit=manifest.metres_per_unit or 1.0,
         up=None if manifest.up is None else torch.tensor(manifest.up, dtype=torch.float64),
+        close_up=close_up,
         on_step=lambda done, total: on_step(Progress("mesh", done, total)),
     )

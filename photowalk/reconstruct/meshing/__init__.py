@@ -38,11 +38,13 @@ def mesh_walk(
     faces: int = VISUAL_FACES,
     collision_faces: int = COLLISION_FACES,
     texture: int = TEXTURE,
+    close_up: View | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Meshes:
     """The meshes of a walk's views (depth 0 = unknown, inf = sky, NaN = unknown).
 
     `finest` is the side of the finest cells in world units; without it they are as fine as about `cells` cells allow.
+    `close_up` is one of the views in more pixels, for the texture.
     The picture has no more than `texture` texels along a side, and fewer where the views have fewer pixels.
     Raises ValueError if no view has depth, or if there is only sky.
     """
@@ -57,7 +59,8 @@ def mesh_walk(
     if len(whole) == 0:
         raise ValueError("the views of this walk agree on no surface; give finer cells, or generate it anew")
     collision = decimated(whole, collision_faces)
-    visual = bake(decimated(whole, faces), looks, min(texture, _texels(views)))
+    shown = views if close_up is None else [*views, close_up]
+    visual = bake(decimated(whole, faces), shown, min(texture, _texels(shown)))
     return Meshes(visual, collision, ground, sizing.finest, len(field.grid))
 
 

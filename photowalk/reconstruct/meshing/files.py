@@ -15,7 +15,7 @@ from photowalk.reconstruct.meshing import Meshes, mesh_walk, sound_views
 from photowalk.reconstruct.scale import scale_to as scaled_to
 from photowalk.scene.ground import Ground, level, write_ground
 from photowalk.scene.mesh_files import write_mesh
-from photowalk.scene.types import Clip, Mesh
+from photowalk.scene.types import Clip, Mesh, View
 
 
 def mesh_clips(
@@ -25,13 +25,15 @@ def mesh_clips(
     scale_to: str | None = None,
     metres_per_unit: float = 1.0,
     up: Tensor | None = None,
+    close_up: View | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Meshes:
     """The meshes of a walk whose unit is `metres_per_unit` long, as `scale_from` says in words, unless `scale_to`
-    corrects it. `up` [3] is where a person says that it is."""
+    corrects it. `up` [3] is where a person says that it is; `close_up` is one of the frames in more pixels."""
     views = sound_views(views_with_depth(clips))
     ground = find_ground(views, up=up).scaled(metres_per_unit, scale_from)
-    return mesh_walk(views, ground=ground if scale_to is None else scaled_to(scale_to, ground, views), on_step=on_step)
+    ground = ground if scale_to is None else scaled_to(scale_to, ground, views)
+    return mesh_walk(views, ground=ground, close_up=close_up, on_step=on_step)
 
 
 def write_meshes(folder: Path, meshes: Meshes, first: Cameras) -> None:

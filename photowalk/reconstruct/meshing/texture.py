@@ -16,14 +16,13 @@ from photowalk.kernels.painting import Painter
 from photowalk.reconstruct.meshing.atlas import unwrap
 from photowalk.reconstruct.meshing.cleaning import of_faces
 from photowalk.reconstruct.meshing.floor import level_axes
-from photowalk.reconstruct.meshing.fusion import Look
-from photowalk.scene.types import Mesh
+from photowalk.scene.types import Mesh, View
 
 _STRIP = 1 / 16  # of the picture's height, for what is invented
 _RIM = 1 / 16  # of the strip, around what lies in it
 
 
-def bake(mesh: Mesh, looks: Sequence[Look], side: int) -> Mesh:
+def bake(mesh: Mesh, views: Sequence[View], side: int) -> Mesh:
     """The mesh with a texture of side x side texels; texels that no view sees have the vertices' colours."""
     if len(mesh) == 0:
         return mesh
@@ -36,9 +35,8 @@ def bake(mesh: Mesh, looks: Sequence[Look], side: int) -> Mesh:
     edges = mesh.vertices[corners]
     normals = normalize(torch.linalg.cross(edges[:, 1] - edges[:, 0], edges[:, 2] - edges[:, 0]), dim=-1)
     painter = Painter(places, normals)
-    for look in looks:
-        camera = look.view.camera
-        painter.look(look.view.image, look.view.depth, camera.camera_from_world, camera.intrinsics)
+    for view in views:
+        painter.look(view.image, view.depth, view.camera.camera_from_world, view.camera.intrinsics)
     picture = torch.zeros(side, side, 3)
     picture[texel] = painter.colours((mesh.colours[corners] * share).sum(1))
     nearest = ndimage.distance_transform_edt(~texel.numpy(), return_distances=False, return_indices=True)
