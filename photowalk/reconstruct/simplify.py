@@ -15,6 +15,7 @@ _GROWTH = 1.25  # of the cells, at least, from one attempt to the next
 _COVER = (
     12 * FOOTPRINT**2
 )  # a filled cell has 1/12 of its side squared as variance; covering it takes FOOTPRINT squared
+_AT_ONCE = 2**16  # splats whose matrices are held
 _ENDLESS = 1e6  # cells of so many spacings hold any scene
 _HASH = (0x1F3D5B79AC2E4F61, 0x2545F4914F6CDD1D, 0x369DEA0F31A53F85, 0x27BB2EE687B0B0FD, 0x106689D45497FDB5)
 
@@ -89,10 +90,14 @@ def _merge(splats: Splats, group: Tensor) -> Splats:
         return total(values * share)
 
     centre = mean(splats.means)
-    offset = splats.means - centre[group]
-    scatter = _COVER * offset[:, :, None] * offset[:, None, :]
-    axes = rotation_from_quaternion(splats.rotations) * splats.scales[:, None, :]
-    variances, directions = torch.linalg.eigh(mean(axes @ axes.mT + scatter))
+    spread = torch.zeros(count, 3, 3).to(centre)
+    share = weight / total(weight)[group]
+    for some in torch.arange(len(group), device=group.device).split(_AT_ONCE):
+        offset = splats.means[some] - centre[group[some]]
+        axes = rotation_from_quaternion(splats.rotations[some]) * splats.scales[some, None, :]
+        moments = axes @ axes.mT + _COVER * offset[:, :, None] * offset[:, None, :]
+        spread.index_add_(0, group[some], share[some, None, None] * moments)
+    variances, directions = torch.linalg.eigh(spread)
     scales = variances.clamp_min(1e-14).sqrt().flip(-1)  # largest first, the normal last
     directions = directions.flip(-1)
     directions = directions * torch.linalg.det(directions).sign()[:, None, None]
@@ -105,11 +110,10 @@ def _cells(splats: Splats, cell: float) -> Tensor:
     spacing = 2 * splats.scales[:, 1] * cell
     level = torch.log2(spacing).round()
     position = (splats.means / torch.exp2(level)[:, None]).floor().long()
-    normal = rotation_from_quaternion(splats.rotations)[:, :, 2]
+    normal = torch.cat([rotation_from_quaternion(some)[:, :, 2] for some in splats.rotations.split(_AT_ONCE)])
     axis = normal.abs().argmax(dim=-1)
     facing = 2 * axis + (normal.gather(1, axis[:, None])[:, 0] > 0)
-    parts = torch.cat([position, level.long()[:, None], facing[:, None]], dim=1)
-    key = (parts * torch.tensor(_HASH, device=parts.device)).sum(
-        dim=1
-    )  # wraps around; sorting rows would be far slower
+    key = torch.zeros_like(facing)
+    for part, factor in zip((*position.unbind(1), level.long(), facing), _HASH):
+        key += factor * part  # wraps around; sorting rows would be far slower
     return torch.unique(key, return_inverse=True)[1]
