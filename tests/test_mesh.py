@@ -183,6 +183,8 @@ def test_an_atlas_keeps_the_faces_and_says_when_it_cannot_be_made():
     assert np.array_equal(old[new], faces)
     assert uv.min() >= 0
     assert uv.max() <= 1
+    for turned, same in zip(unwrap(np.asfortranarray(corners), np.asfortranarray(faces), 64), (old, new, uv)):
+        assert np.array_equal(turned, same)
     with pytest.raises(RuntimeError, match="could not be unwrapped"):
         unwrap(corners, faces + 100, 64)
 

@@ -203,10 +203,10 @@ def test_gathering_is_the_adjoint_of_blending():
     torch.testing.assert_close((gathered[:, 3]).sum(), (alpha * values[..., 3]).sum(), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("opacity", [0.3, 1.0])
-def test_lanes_of_a_register_give_what_threads_of_a_pixel_each_give(opacity):
+@pytest.mark.parametrize(("opacity", "size"), [(0.3, (37, 50)), (1.0, (37, 50)), (1.0, (3, 2))])
+def test_lanes_of_a_register_give_what_threads_of_a_pixel_each_give(opacity, size):
     """On a CPU tiles of SIDE go to one kind of kernel and all others to the other."""
-    splats, view = scene(count=300, opacity=opacity), camera()
+    splats, view = scene(count=300, opacity=opacity), camera(*size)
     splats = splats[visible(splats, view)]
     gaussians = (splats.means, splats.rotations, splats.scales, splats.opacities)
     shape = (view.height, view.width)
@@ -227,3 +227,13 @@ def test_lanes_of_a_register_give_what_threads_of_a_pixel_each_give(opacity):
     for lanes, threads in zip(*results, strict=True):
         assert threads.abs().max() > 0
         torch.testing.assert_close(lanes, threads, rtol=1e-4, atol=1e-5)
+
+
+def test_rows_are_those_of_plain_indexing_and_masks_have_to_fit():
+    splats = scene(count=9)
+    mask = splats.opacities > splats.opacities.median()
+    for index in (mask, torch.tensor([7, 0, 7]), slice(2, 5)):
+        for name, values in vars(splats).items():
+            assert torch.equal(getattr(splats[index], name), values[index])
+    with pytest.raises(IndexError, match="a mask of 9 rows"):
+        splats[mask[:4]]

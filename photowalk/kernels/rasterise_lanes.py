@@ -2,7 +2,8 @@
 of vector registers.
 
 The same sums as in `rasterise_pixels`. Warp has no words for lanes, so what is done to a tile is written in C++, as
-loops over its pixels which compilers vectorise: they hold no branches, and pixels that are done take no part.
+loops over its pixels which compilers vectorise: they hold no branches, and pixels that are done, or not reached, take
+part with a share of nothing. So what is blended has to be finite, or it shows in its neighbours.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ _FORWARDS = """
     int open[LANES];
     for (int p = 0; p < LANES; ++p) {
         light[p] = 1.0f;
-        open[p] = 1;
+        open[p] = index(p) >= 0;
     }
     for (int pair = begin; pair < end; ++pair) {
         const int splat = splats.data[pair];

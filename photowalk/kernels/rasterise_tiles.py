@@ -61,7 +61,7 @@ class _Composite(torch.autograd.Function):
     def backward(ctx, grad_blended, grad_transmittance, _):
         ellipses, features, transmittance, last = ctx.saved_tensors
         tiles, device = ctx.tiles, last.device
-        # One row per (tile, Gaussian) pair: tiles share none, so threads need no atomics and sums repeat.
+        # One row per (tile, Gaussian) pair: tiles share none, so none waits for another, and on a CPU sums repeat.
         by_ellipse, by_feature = (torch.zeros(len(tiles.splats), width, device=device) for width in (6, 4))
         inputs = [wp.from_torch(ellipses, dtype=Ellipse), wp.from_torch(features, dtype=wp.vec4)]
         inputs += [wp.from_torch(transmittance), wp.from_torch(last)]
@@ -98,7 +98,7 @@ def _summed(pairs: Tensor, tiles: Tiles, count: int) -> Tensor:
 
 
 def _launch(kernel: str, arguments: list, tiles: Tiles, device: torch.device) -> None:
-    """The kernel of this name, of one tile per thread on a CPU, of one pixel per thread elsewhere."""
+    """The kernel of this name, of one tile per thread for those of a CPU, else of one pixel per thread."""
     by_tile = device.type == "cpu" and tiles.side == rasterise_lanes.SIDE
     threads = 1 if by_tile else tiles.side * tiles.side
     chosen = getattr(rasterise_lanes if by_tile else rasterise_pixels, kernel)

@@ -25,7 +25,7 @@ from photowalk.reconstruct.simplify import merge, neighbours
 from photowalk.reconstruct.sky_dome import add_sky, build_dome
 from photowalk.reconstruct.windows import batches, stream_views
 from photowalk.scene.surfaces import Surface, surface_of
-from photowalk.scene.types import Clip, Scene, Splats, View, rows
+from photowalk.scene.types import Clip, Scene, Splats, View, numbered, rows
 
 BUDGET = 500_000  # splats of the geometry
 HELD = 1.25  # times the budget: as many are held while there are frames to come
@@ -52,8 +52,8 @@ class Fused:
     seen_through: Tensor  # [N]
 
     def __getitem__(self, index) -> Fused:
-        if isinstance(index, Tensor) and index.dtype == torch.bool:
-            index = torch.nonzero(index).squeeze(1)  # once for all
+        if isinstance(index, Tensor):
+            index = numbered(index, len(self.seen))  # once for all
         return Fused(self.splats[index], rows(self.seen, index), rows(self.seen_through, index))
 
     @property

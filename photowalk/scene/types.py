@@ -61,10 +61,20 @@ class Clip:
 
 
 def rows(values: Tensor, index: Tensor | slice) -> Tensor:
-    """values[index] along the first axis, several times faster where the index is a mask or a list of numbers."""
+    """values[index] of values [N, ...], several times faster where `index` is a mask [N] or a list [M] of numbers that
+    are not negative."""
     if not isinstance(index, Tensor):
         return values[index]
-    return values.index_select(0, torch.nonzero(index).squeeze(1) if index.dtype == torch.bool else index)
+    return values.index_select(0, numbered(index, len(values)))
+
+
+def numbered(index: Tensor, count: int) -> Tensor:
+    """The numbers [M] of the rows that a mask of `count` rows chooses; numbers as they are."""
+    if index.dtype != torch.bool:
+        return index
+    if index.shape != (count,):
+        raise IndexError(f"a mask of {count} rows wants as many values, got {tuple(index.shape)}")
+    return torch.nonzero(index).squeeze(1)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import traceback
 
 import numpy as np
 from safetensors.numpy import load, save
@@ -26,11 +27,18 @@ def unwrap(vertices: np.ndarray, faces: np.ndarray, side: int) -> tuple[np.ndarr
     # -P: a script's own folder stays off its path; this one holds names that others may use.
     process = subprocess.run(
         [sys.executable, "-P", __file__],
-        input=save({"vertices": vertices, "faces": faces.astype(np.uint32), "side": np.array([side])}),
+        input=save(
+            {
+                "vertices": np.ascontiguousarray(vertices),
+                "faces": faces.astype(np.uint32, order="C"),
+                "side": np.array([side]),
+            }
+        ),
         capture_output=True,
     )
     if process.returncode != 0:
-        raise RuntimeError(f"the mesh could not be unwrapped: {process.stderr.decode(errors='replace').strip()}")
+        said = process.stderr.decode(errors="replace").strip()
+        raise RuntimeError(f"the mesh could not be unwrapped (exit code {process.returncode}): {said}")
     atlas = load(process.stdout)
     return atlas["old"], atlas["faces"], atlas["uv"]
 
@@ -54,8 +62,15 @@ def _main() -> None:
     old, faces, uv = atlas[0]
     sys.stdout.buffer.write(save({"old": old, "faces": faces, "uv": uv}))
     sys.stdout.buffer.flush()
-    os._exit(0)
 
 
 if __name__ == "__main__":
-    _main()
+    failed = True
+    try:
+        _main()
+        failed = False
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+    finally:
+        os._exit(failed)
