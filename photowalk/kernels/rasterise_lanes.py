@@ -14,7 +14,7 @@ from photowalk.kernels.rasterise_pixels import ALPHA_MAXIMUM, TRANSMITTANCE_MINI
 
 wp.set_module_options({"enable_backward": False})
 
-SIDE = 4  # pixels of a tile: no vector register holds more than sixteen numbers
+SIDE = 4  # pixels of a tile, as in the C++ below: no vector register holds more than sixteen numbers
 
 _ALPHA_MAXIMUM = wp.constant(ALPHA_MAXIMUM)
 _TRANSMITTANCE_MINIMUM = wp.constant(TRANSMITTANCE_MINIMUM)

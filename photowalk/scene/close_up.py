@@ -25,6 +25,8 @@ LOOK_EVERY = 4  # pixels of the photo along each side, to see whether anything i
 
 @dataclass(frozen=True)
 class CloseUp:
+    """A photo as the walk has it, and the same photo in more pixels. Raises ValueError if the sizes do not fit."""
+
     photo: View  # of H x W pixels
     picture: Tensor  # [3, s H, s W] in [0, 1], the same photo; s = 2, 4, ...
 
@@ -110,12 +112,9 @@ def _with_soft_outlines(video: Tensor, seen: Composite, share: Tensor) -> Tensor
     """The video, smoothed by a pixel where depth jumps beside what comes from a close-up to a `share` [F, H, W]: a
     z-buffer takes each pixel for one surface or the other, and a camera sees a little of both."""
     outline = jumps(torch.where(seen.depth > 0, 1 / seen.depth, 0), OUTLINE) & ~highest_around(~seen.known, 1)
-    smooth = video
-    for axis in (-1, -2):
-        padded = F.pad(smooth, (1, 1, 0, 0) if axis == -1 else (0, 0, 1, 1), mode="replicate")
-        size = smooth.shape[axis]
-        before, here, after = (padded.narrow(axis, start, size) for start in range(3))
-        smooth = (before + 2 * here + after) / 4
+    smooth = F.pad(video, (1,) * 4, mode="replicate")
+    for _ in range(2):  # weights of 1, 2 and 1 along each axis
+        smooth = F.avg_pool2d(smooth, 2, stride=1)
     return torch.lerp(video, smooth, (outline * highest_around(share, 1))[:, None])
 
 
