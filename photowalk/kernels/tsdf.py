@@ -17,7 +17,7 @@ from photowalk.kernels.launch import device_of, parallel_over_first_axis
 
 wp.set_module_options({"enable_backward": False})
 
-_PASSES = wp.constant(3)
+_REWEIGHTED = wp.constant(2)  # passes after the first
 _SCATTER = wp.constant(0.4)  # of a truncation distance: views that differ by more from the mean lose their say
 _FREE = wp.constant(0.3)  # weight of having seen through a place far in front of a surface, against having seen one
 
@@ -45,6 +45,7 @@ class _Seen:
     kind: int  # 0 says nothing, 1 free, 2 near a surface
     distance: float
     weight: float
+    view: int
     row: int
     column: int
 
@@ -73,6 +74,7 @@ def _look(
     surface = depth[v, row, column]
     if not (surface > 0.0):
         return seen
+    seen.view = v
     seen.row = row
     seen.column = column
     nearness = 1.0 / wp.max(z * z, 1.0e-6)
@@ -121,42 +123,45 @@ def _fuse_kernel(
     first: int,
     run: int,  # places per thread
     last: int,
+    looks: wp.array2d(dtype=_Seen),  # [threads, K] to remember what was seen of a place
     distances: wp.array(dtype=wp.float32),  # [N]
     weights: wp.array(dtype=wp.float32),  # [N]
     colours: wp.array(dtype=wp.vec3),  # [N]
 ):
     block = wp.tid()
     for n in range(first + block * run, wp.min(first + block * run + run, last)):
+        used = int(0)
         mean = float(0.0)
         total = float(0.0)
+        for k in range(views.shape[0]):
+            seen = _look(places[n], reach[n], views[k], poses, intrinsics, depth, normals)
+            if seen.kind > 0:
+                looks[block, used] = seen
+                used = used + 1
+                mean = mean + seen.weight * seen.distance
+                total = total + seen.weight
         light = wp.vec3(0.0, 0.0, 0.0)
         lit = float(0.0)
-        for turn in range(_PASSES):
-            previous = mean
+        for turn in range(_REWEIGHTED):
+            previous = mean / wp.max(total, 1.0e-30)
             mean = float(0.0)
             total = float(0.0)
-            light = wp.vec3(0.0, 0.0, 0.0)
-            lit = float(0.0)
-            for k in range(views.shape[0]):
-                v = views[k]
-                seen = _look(places[n], reach[n], v, poses, intrinsics, depth, normals)
-                if seen.kind > 0:
-                    weight = seen.weight
-                    if turn > 0:
-                        off = (seen.distance - previous) / _SCATTER
-                        weight = weight / (1.0 + off * off)
-                    mean = mean + weight * seen.distance
-                    total = total + weight
-                    if seen.kind == 2 and turn == _PASSES - 1:
-                        close = weight * (1.0 - 0.9 * wp.abs(seen.distance))
-                        lit = lit + close
-                        light = light + close * wp.vec3(
-                            float(images[v, 0, seen.row, seen.column]),
-                            float(images[v, 1, seen.row, seen.column]),
-                            float(images[v, 2, seen.row, seen.column]),
-                        )
-            if total > 0.0:
-                mean = mean / total
+            for k in range(used):
+                seen = looks[block, k]
+                off = (seen.distance - previous) / _SCATTER
+                weight = seen.weight / (1.0 + off * off)
+                mean = mean + weight * seen.distance
+                total = total + weight
+                if seen.kind == 2 and turn == _REWEIGHTED - 1:
+                    close = weight * (1.0 - 0.9 * wp.abs(seen.distance))
+                    lit = lit + close
+                    light = light + close * wp.vec3(
+                        float(images[seen.view, 0, seen.row, seen.column]),
+                        float(images[seen.view, 1, seen.row, seen.column]),
+                        float(images[seen.view, 2, seen.row, seen.column]),
+                    )
+        if total > 0.0:
+            mean = mean / total
         distances[n] = mean
         weights[n] = total
         if lit > 0.0:
@@ -193,8 +198,10 @@ def fuse_places(places: Tensor, reach: Tensor, seen: SeenSurfaces, *, together: 
             run = last - start if device.is_cpu else 1
             inputs = [wp.from_torch(places, dtype=wp.vec3), wp.from_torch(reach), wp.from_torch(views)]
             outputs = [wp.from_torch(distance), wp.from_torch(weight), wp.from_torch(colour, dtype=wp.vec3)]
-            dim = -(-(last - start) // run)
-            wp.launch(_fuse_kernel, dim, [*inputs, poses, lenses, *maps, start, run, last, *outputs], device=device)
+            threads = -(-(last - start) // run)
+            looks = wp.empty((threads, len(views)), dtype=_Seen, device=device)
+            whole = [*inputs, poses, lenses, *maps, start, run, last, looks, *outputs]
+            wp.launch(_fuse_kernel, threads, whole, device=device)
 
     parallel_over_first_axis(launch, len(starts), places.device)
     return Fused(distance, weight, colour)

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from photowalk.geometry.cameras import Cameras
+from photowalk.kernels.planes import fit_planes
 
-WINDOW = 2  # pixels around each to which its plane is fitted
-RIDGE = 1e-3  # pixel^2; pulls planes with too few neighbours towards the frontal one
 STEEP = 0.06  # relative change of depth per pixel above which a pixel belongs to a ramp between surfaces, not to one
 
 
@@ -31,12 +29,13 @@ def surface_of(depth: Tensor, camera: Cameras) -> Surface:
 
     Inverse depth is linear in the pixel on any plane, w = n . ray with n / |n| the normal: a plane is fitted around
     every pixel, to the neighbours that may lie on the same surface, which also takes the noise off the depth. A pixel
-    from which even the flatter side of a row or column is steep lies on a ramp between two surfaces.
+    from which even the flatter side of a row or column is steep lies on a ramp between two surfaces. Neighbours beyond
+    a steep step are not fitted to. Not differentiable.
     """
     known = (depth > 0) & torch.isfinite(depth)
     inverse = torch.where(known, 1 / torch.where(known, depth, 1), 0)
     slope = torch.maximum(*(_flatter_difference(inverse, known, axis).abs() for axis in (0, 1)))
-    inverse, across, down = _fit_planes(inverse, known)
+    inverse, across, down = fit_planes(inverse, STEEP)
     focal, principal = camera.intrinsics[[0, 1], [0, 1]], camera.intrinsics[:2, 2]
     columns = (torch.arange(camera.width).to(depth) + 0.5 - principal[0]) / focal[0]
     rows = (torch.arange(camera.height).to(depth) + 0.5 - principal[1]) / focal[1]
@@ -52,41 +51,6 @@ def surface_of(depth: Tensor, camera: Cameras) -> Surface:
         footprint=depth / focal.mean(),
         valid=known & (slope < STEEP * inverse),
     )
-
-
-def _fit_planes(inverse: Tensor, known: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Least-squares plane through every pixel's window of inverse depth -> its value, d/dcolumn and d/drow [H, W].
-
-    Neighbours that could not be reached without a steep step are left out; without any, the plane is frontal.
-    """
-    height, width = inverse.shape
-    values = F.pad(torch.where(known, inverse, torch.inf)[None], [WINDOW] * 4, value=torch.inf)[0]
-    steps = range(-WINDOW, WINDOW + 1)
-    sums = torch.zeros(8, height, width, dtype=inverse.dtype, device=inverse.device)
-    count, x, y, xx, xy, yy, xw, yw = sums
-    total = torch.zeros_like(inverse)
-    for dy in steps:
-        for dx in steps:
-            change = values[WINDOW + dy : WINDOW + dy + height, WINDOW + dx : WINDOW + dx + width] - inverse
-            near = (change.abs() < STEEP * max(abs(dx), abs(dy), 0.5) * inverse).to(inverse.dtype)
-            change = torch.where(near > 0, change, 0)
-            count += near
-            x += dx * near
-            y += dy * near
-            xx += dx * dx * near
-            xy += dx * dy * near
-            yy += dy * dy * near
-            xw += dx * change
-            yw += dy * change
-            total += change
-    count = count.clamp_min(1)
-    mean_x, mean_y, mean_w = x / count, y / count, total / count
-    cxx, cyy = xx / count - mean_x**2 + RIDGE, yy / count - mean_y**2 + RIDGE
-    cxy, cxw, cyw = xy / count - mean_x * mean_y, xw / count - mean_x * mean_w, yw / count - mean_y * mean_w
-    determinant = cxx * cyy - cxy**2
-    across = (cxw * cyy - cyw * cxy) / determinant
-    down = (cyw * cxx - cxw * cxy) / determinant
-    return inverse + mean_w - across * mean_x - down * mean_y, across, down
 
 
 def _flatter_difference(values: Tensor, known: Tensor, axis: int) -> Tensor:

@@ -122,9 +122,12 @@ def fuse(
 ) -> Field:
     """Signed distance, weight and colour in every cell within a truncation distance of what a view saw."""
     keys, normals = torch.zeros(0, dtype=torch.int64), torch.zeros(0, 3)
+    more: list[tuple[Tensor, Tensor]] = []
     for done, look in enumerate(looks, 1):
-        more_keys, more_normals = _surface_cells(look, sizing)
-        keys, normals = _first_of_each(torch.cat([keys, more_keys]), torch.cat([normals, more_normals]))
+        more.append(_surface_cells(look, sizing))
+        if done == len(looks) or sum(len(part) for part, _ in more) > len(keys):  # to sort each time would cost most
+            keys, normals = _first_of_each(*(torch.cat(parts) for parts in zip((keys, normals), *more)))
+            more = []
         if on_step is not None:
             on_step(done, len(looks))
     return fuse_grid(grid_of_keys(_band(keys, normals, sizing, _layers(sizing, noise)), sizing), looks, sizing, noise)

@@ -14,18 +14,12 @@ import torch
 from scipy.spatial import KDTree
 from torch import Tensor
 
+from photowalk.kernels.morton import AXIS_BITS, cells_of, codes_of
+
 LEVELS = 5
 _BLOCK_BITS = LEVELS - 1
 BLOCK = 2**_BLOCK_BITS  # finest cells along a block
-_AXIS_BITS = 20
-_HALF = 2 ** (_AXIS_BITS - 1)
-_SPREAD = (
-    (32, 0x1F00000000FFFF),
-    (16, 0x1F0000FF0000FF),
-    (8, 0x100F00F00F00F00F),
-    (4, 0x10C30C30C30C30C3),
-    (2, 0x1249249249249249),
-)
+_HALF = 2 ** (AXIS_BITS - 1)
 
 
 @dataclass(frozen=True)
@@ -41,7 +35,7 @@ class Sizing:
     def plain_beyond(self, keys: Tensor, side: float) -> Sizing:
         """With cells of about `side` in the blocks that hold none of the cells `keys`."""
         level = math.floor(math.log2(max(side / self.finest, 1)))
-        blocks = torch.unique(_morton(_level_and_corner(keys)[1] >> _BLOCK_BITS))
+        blocks = torch.unique(codes_of(_level_and_corner(keys)[1] >> _BLOCK_BITS))
         return replace(self, detailed=blocks, plain=min(level, LEVELS - 1))
 
     def block_levels(self, blocks: Tensor) -> Tensor:
@@ -56,7 +50,7 @@ class Sizing:
         level = ratio.log2().floor().long().clamp(0, LEVELS - 1)
         if self.detailed is None:
             return level
-        return torch.where(_search(self.detailed, _morton(blocks)) >= 0, level, level.clamp_min(self.plain))
+        return torch.where(_search(self.detailed, codes_of(blocks)) >= 0, level, level.clamp_min(self.plain))
 
 
 @dataclass(frozen=True)
@@ -79,7 +73,7 @@ class Grid:
     @property
     def levels(self) -> Tensor:
         """[N] int64."""
-        return self.keys >> (3 * _AXIS_BITS)
+        return self.keys >> (3 * AXIS_BITS)
 
     @property
     def sides(self) -> Tensor:
@@ -93,19 +87,19 @@ class Grid:
 
     def find(self, places: Tensor) -> Tensor:
         """Index [M] of the cell that holds each finest cell [M, 3]; -1 where there is none."""
-        block = _search(self.block_keys, _morton(places >> _BLOCK_BITS))
+        block = _search(self.block_keys, codes_of(places >> _BLOCK_BITS))
         level = self.block_levels[block.clamp_min(0)]
         cell = _search(self.keys, _key(places >> level[:, None], level))
         return torch.where(block >= 0, cell, -1)
 
     def beside_coarser(self) -> Tensor:
         """[N] bool: cells in blocks that touch a block of coarser cells."""
-        blocks = _unmorton(self.block_keys)
+        blocks = cells_of(self.block_keys)
         coarsest = self.block_levels.clone()
         for step in torch.cartesian_prod(*[torch.arange(-1, 2, device=blocks.device)] * 3):
-            beside = _search(self.block_keys, _morton(blocks + step))
+            beside = _search(self.block_keys, codes_of(blocks + step))
             coarsest = torch.maximum(coarsest, torch.where(beside >= 0, self.block_levels[beside.clamp_min(0)], 0))
-        of_cell = _search(self.block_keys, _morton(self.corners >> _BLOCK_BITS))
+        of_cell = _search(self.block_keys, codes_of(self.corners >> _BLOCK_BITS))
         return (coarsest > self.block_levels)[of_cell]
 
 
@@ -132,7 +126,7 @@ def widened(keys: Tensor, sizing: Sizing) -> Tensor:
     while len(cubes):
         touched = torch.unique(keys_at(cubes * sizing.finest, sizing), return_inverse=True)
         found.append(touched[0])
-        finer = (touched[0] >> (3 * _AXIS_BITS))[touched[1]] < size  # a cube of finer cells is cut until it fits them
+        finer = (touched[0] >> (3 * AXIS_BITS))[touched[1]] < size  # a cube of finer cells is cut until it fits them
         cubes = (cubes[finer][:, None] + 2.0 ** size[finer].double()[:, None, None] * eighths).flatten(0, 1)
         size = size[finer].repeat_interleave(len(eighths)) - 1
     return torch.unique(torch.cat(found))
@@ -141,15 +135,15 @@ def widened(keys: Tensor, sizing: Sizing) -> Tensor:
 def grid_of_keys(keys: Tensor, sizing: Sizing) -> Grid:
     """The grid of ascending keys; blocks beside its cells are known by level too, so that lookups end."""
     _, corners = _level_and_corner(keys)
-    blocks = _unmorton(torch.unique(_morton(corners >> _BLOCK_BITS)))
+    blocks = cells_of(torch.unique(codes_of(corners >> _BLOCK_BITS)))
     around = torch.cartesian_prod(*[torch.arange(-1, 2, device=keys.device)] * 3)
-    block_keys = torch.unique(_morton((blocks[:, None] + around).flatten(0, 1)))
-    return Grid(sizing.finest, keys, block_keys, sizing.block_levels(_unmorton(block_keys)))
+    block_keys = torch.unique(codes_of((blocks[:, None] + around).flatten(0, 1)))
+    return Grid(sizing.finest, keys, block_keys, sizing.block_levels(cells_of(block_keys)))
 
 
 def distinct(cells: Tensor) -> Tensor:
     """Finest cells [M, 3] without repetition, in the order of the curve."""
-    return _unmorton(torch.unique(_morton(cells)))
+    return cells_of(torch.unique(codes_of(cells)))
 
 
 def _places(points: Tensor, sizing: Sizing) -> tuple[Tensor, Tensor]:
@@ -161,31 +155,18 @@ def _places(points: Tensor, sizing: Sizing) -> tuple[Tensor, Tensor]:
             f"can reach; give coarser cells"
         )
     # Points are mostly neighbours in a picture, and in one block with the one before.
-    runs, of_place = torch.unique_consecutive(_packed(places >> _BLOCK_BITS), return_inverse=True)
+    runs, of_place = torch.unique_consecutive(codes_of(places >> _BLOCK_BITS), return_inverse=True)
     blocks, of_run = torch.unique(runs, return_inverse=True)
-    return places, sizing.block_levels(_unpacked(blocks))[of_run][of_place]
+    return places, sizing.block_levels(cells_of(blocks))[of_run][of_place]
 
 
 def _level_and_corner(keys: Tensor) -> tuple[Tensor, Tensor]:
-    level = keys >> (3 * _AXIS_BITS)
-    return level, _unmorton(keys & (2 ** (3 * _AXIS_BITS) - 1)) << level[:, None]
+    level = keys >> (3 * AXIS_BITS)
+    return level, cells_of(keys & (2 ** (3 * AXIS_BITS) - 1)) << level[:, None]
 
 
 def _key(cells: Tensor, level: Tensor) -> Tensor:
-    return (level << (3 * _AXIS_BITS)) | _morton(cells)
-
-
-def _packed(cells: Tensor) -> Tensor:
-    """Cells [M, 3] in [-2^19, 2^19) -> a number [M] for each, in no useful order but several times
-    sooner than `_morton`."""
-    x, y, z = (cells + _HALF).unbind(1)
-    return (((x << _AXIS_BITS) | y) << _AXIS_BITS) | z
-
-
-def _unpacked(numbers: Tensor) -> Tensor:
-    mask = 2**_AXIS_BITS - 1
-    x, y, z = numbers >> (2 * _AXIS_BITS), (numbers >> _AXIS_BITS) & mask, numbers & mask
-    return torch.stack([x, y, z], dim=1) - _HALF
+    return (level << (3 * AXIS_BITS)) | codes_of(cells)
 
 
 def _search(keys: Tensor, wanted: Tensor) -> Tensor:
@@ -193,24 +174,3 @@ def _search(keys: Tensor, wanted: Tensor) -> Tensor:
         return torch.full_like(wanted, -1)
     at = torch.searchsorted(keys, wanted).clamp_max(len(keys) - 1)
     return torch.where(keys[at] == wanted, at, -1)
-
-
-def _morton(cells: Tensor) -> Tensor:
-    """Cells [M, 3] in [-2^19, 2^19) -> their number along a Z-order curve, bits of the three axes interleaved."""
-    code = torch.zeros(len(cells), dtype=torch.int64, device=cells.device)
-    for axis in range(3):
-        bits = cells[:, axis] + _HALF
-        for shift, mask in _SPREAD:
-            bits.bitwise_or_(bits << shift).bitwise_and_(mask)  # in place: half of the time goes to memory
-        code |= bits << axis
-    return code
-
-
-def _unmorton(code: Tensor) -> Tensor:
-    axes = []
-    for axis in range(3):
-        bits = (code >> axis) & _SPREAD[-1][1]
-        for (shift, _), (_, mask) in zip(reversed(_SPREAD), [*reversed(_SPREAD[:-1]), (0, 2**_AXIS_BITS - 1)]):
-            bits = (bits | (bits >> shift)) & mask
-        axes.append(bits - _HALF)
-    return torch.stack(axes, dim=1)
