@@ -8,8 +8,7 @@ import torch
 from photowalk.geometry.cameras import Cameras
 from photowalk.geometry.motions import rotation_from_quaternion
 from photowalk.kernels import gsplat_adapter
-from photowalk.kernels.project_gaussians import LOW_PASS
-from photowalk.kernels.rasterise import NEAR
+from photowalk.kernels.project_gaussians import LOW_PASS, NEAR
 from photowalk.scene.render import render, render_picture
 from photowalk.scene.types import Splats
 

@@ -53,4 +53,4 @@ def test_a_step_is_not_fitted_over():
     values = torch.cat([torch.full((20, 10), 1.0), torch.full((20, 10), 2.0)], dim=1)
     height, across, down = fit_planes(values, STEEP)
     assert torch.equal(height, values)
-    assert not across.any() and not down.any()
+    assert not torch.stack([across, down]).any()

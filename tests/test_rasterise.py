@@ -1,6 +1,7 @@
 """The rasteriser against a twin that composites every Gaussian at every pixel with plain torch."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from photowalk.kernels.project_gaussians import LOW_PASS, project
 from photowalk.kernels.rasterise import SH_DC, assign_tiles, evaluate_harmonics, harmonics_basis, list_by_sorting
 from photowalk.kernels.rasterise_lanes import SIDE
 from photowalk.kernels.rasterise_tiles import ALPHA_MINIMUM, composite, share_out
-from photowalk.kernels.tile_lists import list_by_counting
+from photowalk.kernels.tile_lists import list_by_counting, nearest_first, touched_tiles
 from photowalk.scene.render import footprints, render, render_normals, visible
 from photowalk.scene.types import Splats
 
@@ -188,6 +189,45 @@ def test_counting_lists_boxes_as_sorting_does():
     boxes = (order, low.int(), high.minimum(torch.tensor([9, 6])).int(), 9, 6)
     for counted, sorted_ in zip(list_by_counting(*boxes), list_by_sorting(*boxes), strict=True):
         assert torch.equal(counted, sorted_)
+
+
+def test_boxes_touch_the_tiles_that_hold_a_part_of_them():
+    random = torch.Generator().manual_seed(6)
+    centres = torch.rand(300, 2, generator=random) * 80 - 20
+    extents = torch.rand(300, 2, generator=random) * 9
+    low, high, touching = touched_tiles(centres, extents, 5, 3, 8)
+    tiles = torch.tensor([5, 3])
+    first, last = ((centres - extents) / 8).floor().clamp_min(0), ((centres + extents) / 8).floor().minimum(tiles - 1)
+    assert torch.equal(touching, (last >= first).all(-1))
+    assert touching.any()
+    assert not touching.all()
+    assert torch.equal(low[touching], first[touching].int())
+    assert torch.equal(high[touching], last[touching].int() + 1)
+
+
+def test_the_nearest_come_first_and_equal_ones_in_their_order():
+    depths = torch.tensor([2.0, 1e-3, 7e8, 2.0, 0.5, 2.0])
+    assert nearest_first(depths, torch.tensor([0, 1, 2, 3, 5])).tolist() == [1, 0, 3, 5, 2]
+    assert nearest_first(depths, torch.tensor([], dtype=torch.int64)).tolist() == []
+
+
+def test_what_is_left_out_leaves_no_trace():
+    splats, view = scene(count=2000), camera()
+    random = torch.Generator().manual_seed(7)
+    everywhere = replace(
+        splats,
+        means=8 * torch.randn(len(splats), 3, generator=random),
+        opacities=torch.rand(len(splats), generator=random) ** 4,
+    )
+    kept = visible(everywhere, view)
+    pixels, depth = view.project(everywhere.means[kept])
+    assert 100 < len(kept) < 1000
+    assert (depth > 0).all()
+    assert (everywhere.opacities[kept] >= ALPHA_MINIMUM).all()
+    pixels, depth = view.project(everywhere.means)
+    inside = ((pixels > 0) & (pixels < torch.tensor([view.width, view.height]))).all(-1)
+    shown = (depth > 0.01) & inside & (everywhere.opacities >= ALPHA_MINIMUM)
+    assert set(torch.nonzero(shown).squeeze(1).tolist()) <= set(kept.tolist())
 
 
 def test_gathering_is_the_adjoint_of_blending():

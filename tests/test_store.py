@@ -13,6 +13,7 @@ import torch
 from disks import smallest_disk
 from worlds import CHUNK_FRAMES, HEIGHT, WIDTH, assert_same_chunk, assert_same_world, make_chunk, make_world
 
+from photowalk.reconstruct.windows import stream_views
 from photowalk.scene.videos import read_lossless
 from photowalk.world import store
 from photowalk.world.chunk_files import write_frames
@@ -35,6 +36,26 @@ def test_a_loaded_world_is_the_one_that_was_written(tmp_path):
     walk = loaded.video * 255
     assert torch.equal(walk.byte(), torch.stack(list(WorldStore(tmp_path / "world").video())))
     assert (tmp_path / "world" / "walk.mp4").stat().st_size > 0
+
+
+def test_frames_are_read_as_the_whole_walk_has_them(tmp_path):
+    make_world(tmp_path / "world", chunks=3)
+    world = WorldStore(tmp_path / "world")
+    whole = WorldState.from_chunks([make_chunk(index) for index in range(3)])
+    frames = list(range(0, world.manifest.frames, 3))
+    clips = list(world.clips(frames))
+    assert torch.equal(torch.cat([clip.video for clip in clips]), whole.video[frames])
+    poses = torch.cat([clip.cameras.camera_from_world for clip in clips])
+    assert torch.equal(poses, world.cameras().camera_from_world[frames])
+    walk = [world.chunk(index).clip for index in range(3)]
+    for given, stored in zip(world.clips(), walk, strict=True):
+        assert torch.equal(given.video, stored.video)
+        assert torch.equal(given.depth, stored.depth)
+    for given, streamed in zip(world.views(), stream_views(walk), strict=True):
+        assert given.frame == streamed.frame
+        assert torch.equal(given.image, streamed.image)
+        assert torch.equal(given.depth, streamed.depth)
+        assert torch.equal(given.camera.camera_from_world, streamed.camera.camera_from_world)
 
 
 def test_the_folder_holds_what_is_documented(tmp_path):

@@ -11,8 +11,7 @@ import importlib.util
 import torch
 from torch import Tensor
 
-from photowalk.kernels.project_gaussians import LOW_PASS
-from photowalk.kernels.rasterise import NEAR
+from photowalk.kernels.project_gaussians import LOW_PASS, NEAR
 
 
 def usable(tensor: Tensor) -> bool:

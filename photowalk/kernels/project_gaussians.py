@@ -12,7 +12,30 @@ from photowalk.kernels.launch import device_of, parallel_over_first_axis
 LOW_PASS = 0.3  # pixel^2 added to every footprint, as all 3DGS viewers do
 FRUSTUM_MARGIN = 0.15  # of the image size; beyond it the linear projection would explode and is held
 
-_LOW_PASS, _MARGIN = wp.constant(LOW_PASS), wp.constant(FRUSTUM_MARGIN)
+NEAR = 0.01  # world units
+
+_LOW_PASS, _MARGIN, _NEAR = wp.constant(LOW_PASS), wp.constant(FRUSTUM_MARGIN), wp.constant(NEAR)
+
+
+def in_view(
+    means: Tensor, opacities: Tensor, pose: Tensor, intrinsics: Tensor, height: int, width: int, least: float
+) -> Tensor:
+    """Indices of the Gaussians with an opacity of at least `least` whose centre lies in front of the camera and not far
+    outside the image: all others leave no trace in it, and are best left out before anything is computed of them."""
+    lens = torch.eye(4).to(pose)
+    lens[:3, :3] = intrinsics
+    pixels_from_world = (lens.double() @ pose.double()).float()
+    shown = torch.empty(len(means), dtype=torch.bool, device=means.device)
+    values = [value.detach().float().contiguous() for value in (means, opacities)]
+    arguments = [wp.from_torch(values[0], dtype=wp.vec3), wp.from_torch(values[1])]
+    arguments += [wp.from_torch(pixels_from_world[None], dtype=wp.mat44), float(height), float(width), least]
+    device = device_of(means)
+
+    def launch(first: int, count: int) -> None:
+        wp.launch(_in_view, count, [first, *arguments, wp.from_torch(shown)], device=device)
+
+    parallel_over_first_axis(launch, len(means), means.device)
+    return torch.nonzero(shown).squeeze(1)
 
 
 def project(
@@ -149,3 +172,24 @@ def _project(
     depths[n] = z
     radius = wp.sqrt(2.0 * wp.log(wp.max(opacities[n] / least, 1.000001)))  # 0 has no slope
     extents[n] = wp.vec2(radius * wp.sqrt(a), radius * wp.sqrt(c))
+
+
+@wp.kernel(enable_backward=False)
+def _in_view(
+    first: int,
+    means: wp.array(dtype=wp.vec3),
+    opacities: wp.array(dtype=wp.float32),
+    pixels_from_world: wp.array(dtype=wp.mat44),  # [1] to (column * depth, row * depth, depth, 1)
+    height: float,
+    width: float,
+    least: float,
+    shown: wp.array(dtype=wp.bool),
+):
+    n = first + wp.tid()
+    seen = pixels_from_world[0] * wp.vec4(means[n][0], means[n][1], means[n][2], 1.0)
+    z = seen[2]
+    margin_x = 2.0 * _MARGIN * width
+    margin_y = 2.0 * _MARGIN * height
+    beside = seen[0] > -margin_x * z and seen[0] < (width + margin_x) * z
+    above = seen[1] > -margin_y * z and seen[1] < (height + margin_y) * z
+    shown[n] = z > _NEAR and beside and above and opacities[n] >= least

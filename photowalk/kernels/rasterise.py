@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from photowalk.kernels import rasterise_lanes
-from photowalk.kernels.project_gaussians import FRUSTUM_MARGIN, project
+from photowalk.kernels.project_gaussians import project
 from photowalk.kernels.rasterise_tiles import ALPHA_MINIMUM, Tiles, composite, share_out
-from photowalk.kernels.tile_lists import list_by_counting
+from photowalk.kernels.tile_lists import list_by_counting, nearest_first, touched_tiles
 
 SH_DC = 0.28209479177387814  # the constant harmonic, 1 / (2 sqrt(pi))
-NEAR = 0.01  # world units
 _GPU_TILE = 16  # pixels
 
 
@@ -71,17 +71,11 @@ def rasterise(
 def assign_tiles(centres: Tensor, extents: Tensor, depths: Tensor, height: int, width: int, side: int) -> Tiles:
     """List for every tile of `side` x `side` pixels the Gaussians whose box touches it, nearest first (equal depths in
     order of index)."""
-    device = centres.device
     columns, rows = -(-width // side), -(-height // side)
-    limit = torch.tensor([columns, rows], device=device)
-    low = ((centres - extents) / side).floor().clamp(min=0).minimum(limit).int()
-    high = ((centres + extents) / side).floor().clamp(min=-1).minimum(limit - 1).int() + 1
-    touching = torch.nonzero((high > low).all(dim=-1)).squeeze(1)
-    # Positive numbers have the order of their bits, and whole numbers are sorted several times faster on a CPU.
-    nearest_first = touching[torch.argsort(depths[touching].view(torch.int32), stable=True)]
-    low, high = low[nearest_first], high[nearest_first]
-    listed = list_by_counting if device.type == "cpu" else list_by_sorting
-    splats, first = listed(nearest_first.int(), low, high, columns, rows)
+    low, high, touching = touched_tiles(centres, extents, columns, rows, side)
+    order = nearest_first(depths, torch.nonzero(touching).squeeze(1))
+    listed = list_by_counting if centres.device.type == "cpu" else list_by_sorting
+    splats, first = listed(order.int(), low.index_select(0, order), high.index_select(0, order), columns, rows)
     return Tiles(splats, first, side, columns, height, width)
 
 
@@ -99,7 +93,8 @@ def list_by_sorting(order: Tensor, low: Tensor, high: Tensor, columns: int, rows
 
 
 def evaluate_harmonics(coefficients: Tensor, directions: Tensor) -> Tensor:
-    """Colours [N, 3] >= 0 of spherical harmonics [N, K, 3] (K = 1, 4, 9, 16) seen along unit directions [N, 3].
+    """Colours [N, 3] >= 0 of spherical harmonics [N, K, 3] (K = 1, 4, 9, 16) seen along directions [N, 3], of any
+    length.
 
     The real basis of 3DGS with its signs; a constant 0.5 is added and negative light is cut off, as its viewers do.
     """
@@ -108,7 +103,7 @@ def evaluate_harmonics(coefficients: Tensor, directions: Tensor) -> Tensor:
         raise ValueError(f"spherical harmonics want 1, 4, 9 or 16 coefficients per colour, got {count}")
     if count == 1:
         return (SH_DC * coefficients[:, 0] + 0.5).clamp_min(0)
-    basis = harmonics_basis(directions, count)
+    basis = harmonics_basis(normalize(directions, dim=-1), count)
     return (torch.einsum("nk,nkc->nc", basis, coefficients) + 0.5).clamp_min(0)
 
 
@@ -136,18 +131,3 @@ def harmonics_basis(directions: Tensor, count: int) -> Tensor:
             -0.5900435899266435 * x * (xx - 3 * yy),
         ]
     return torch.stack(terms, dim=-1)
-
-
-def in_view(means: Tensor, opacities: Tensor, pose: Tensor, intrinsics: Tensor, height: int, width: int) -> Tensor:
-    """Indices of the Gaussians whose centre lies in front of the camera and not far outside the image: all others
-    leave no trace in it, and are best left out before anything is computed of them."""
-    with torch.no_grad():
-        in_camera = means @ pose[:3, :3].T + pose[:3, 3]
-        z = in_camera[:, 2]
-        pixels = in_camera @ intrinsics.T
-        u, v = pixels[:, 0], pixels[:, 1]
-        margin_x, margin_y = 2 * FRUSTUM_MARGIN * width, 2 * FRUSTUM_MARGIN * height
-        inside = (
-            (u > -margin_x * z) & (u < (width + margin_x) * z) & (v > -margin_y * z) & (v < (height + margin_y) * z)
-        )
-        return torch.nonzero(inside & (z > NEAR) & (opacities >= ALPHA_MINIMUM)).squeeze(1)

@@ -83,13 +83,19 @@ def share_out(centres: Tensor, conics: Tensor, opacities: Tensor, values: Tensor
     return _summed(pairs, tiles, len(centres))
 
 
-@torch.no_grad()
 def _ellipses(centres: Tensor, conics: Tensor, opacities: Tensor) -> Tensor:
     """[M, 8] all that a pixel asks of a Gaussian side by side, and how far it reaches: up to where its fall-off leaves
     less than ALPHA_MINIMUM of its opacity."""
-    a, b, c = conics.unbind(1)
-    reach = torch.log(opacities / ALPHA_MINIMUM)
-    return torch.stack([*centres.unbind(1), a / 2, b, c / 2, opacities, reach, torch.zeros_like(reach)], dim=1)
+    centres, conics, opacities = (value.detach().float().contiguous() for value in (centres, conics, opacities))
+    packed = torch.empty(len(centres), 8, device=centres.device)
+    given = [wp.from_torch(centres, dtype=wp.vec2), wp.from_torch(conics, dtype=wp.vec3), wp.from_torch(opacities)]
+    made, device = wp.from_torch(packed, dtype=Ellipse), wp.device_from_torch(centres.device)
+
+    def launch(first: int, count: int) -> None:
+        wp.launch(rasterise_pixels.pack, count, [first, *given, ALPHA_MINIMUM, made], device=device)
+
+    parallel_over_first_axis(launch, len(centres), centres.device)
+    return packed
 
 
 def _summed(pairs: Tensor, tiles: Tiles, count: int) -> Tensor:

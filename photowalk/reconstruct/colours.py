@@ -41,23 +41,29 @@ def closed_from_nearer(scene: Scene, *, ratio: int = 1) -> Scene:
     return Scene(wider(scene.splats), None if scene.sky is None else wider(scene.sky))
 
 
+def looked_at(frames: int) -> list[int]:
+    """Which frames of a walk of so many are enough to fit colours to, ascending."""
+    return evenly_spread(max(frames // _EVERY, min(frames, _FEWEST)), frames)
+
+
 @torch.no_grad()
 def fit_colours(
     scene: Scene,
     walk: Iterable[Clip],
     *,
     frames: int,
+    every: int = _EVERY,
     on_step: Callable[[int, int], None] | None = None,
 ) -> Scene:
     """The scene in colours that make its pictures those of the walk, each frame's brightness left free.
 
-    `walk` is read once, from front to back, and has `frames` frames. `on_step(done, total)` is called after each that
-    was looked at.
+    `walk` is read once, from front to back, and has `frames` frames, one of `every` so many is looked at: all, if it
+    is of those that are `looked_at` alone. `on_step(done, total)` is called after each.
     """
     everything, count = scene.everything, len(scene.splats)
     colours = everything.colours.clone()
     shown = torch.full_like(colours[:, 0, :1], _FAINT)  # in pixels, by all frames so far
-    steps = max(frames // _EVERY, _FEWEST)
+    steps = max(frames // every, _FEWEST)
     for done, (_, image, camera) in enumerate(frames_of(walk, evenly_spread(steps, frames)), 1):
         rows = visible(everything, camera)
         lacking, share = _asked(replace(everything[rows], colours=colours[rows]), camera, image)

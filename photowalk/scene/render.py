@@ -10,7 +10,9 @@ from torch import Tensor
 from photowalk.geometry.cameras import Cameras
 from photowalk.geometry.motions import rotation_from_quaternion
 from photowalk.kernels import gsplat_adapter
-from photowalk.kernels.rasterise import Footprints, evaluate_harmonics, in_view, rasterise
+from photowalk.kernels.project_gaussians import in_view
+from photowalk.kernels.rasterise import Footprints, evaluate_harmonics, rasterise
+from photowalk.kernels.rasterise_tiles import ALPHA_MINIMUM
 from photowalk.scene.types import Splats
 
 
@@ -69,13 +71,13 @@ def footprints(splats: Splats, camera: Cameras) -> Footprints:
 
 def colours_seen(splats: Splats, camera: Cameras) -> Tensor:
     """[N, 3] that splats have from one camera."""
-    return evaluate_harmonics(splats.colours, torch.nn.functional.normalize(splats.means - camera.centres, dim=-1))
+    return evaluate_harmonics(splats.colours, splats.means - camera.centres)
 
 
 def visible(splats: Splats, camera: Cameras) -> Tensor:
     """Indices of the splats that may show in one camera's picture."""
     size = (camera.height, camera.width)
-    return in_view(splats.means, splats.opacities, camera.camera_from_world, camera.intrinsics, *size)
+    return in_view(splats.means, splats.opacities, camera.camera_from_world, camera.intrinsics, *size, ALPHA_MINIMUM)
 
 
 def render_normals(splats: Splats, camera: Cameras) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from fractions import Fraction
 from io import FileIO
 from pathlib import Path
@@ -17,6 +17,7 @@ from photowalk.scene.images import to_bytes, write_atomically
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
+    from av.container import InputContainer
 
 
 class VideoError(ValueError):
@@ -58,6 +59,8 @@ class VideoWriter:
         self._stream.pix_fmt = pixel_format
         if codec == "libx264":
             self._stream.options = {"crf": "16", "preset": "veryfast"}
+        if codec == "ffv1":
+            self._stream.gop_size = 1  # so that each frame can be decoded alone; files grow by a fiftieth
         self._size: tuple[int, int] | None = None
         self._even_only = pixel_format == "yuv420p"
 
@@ -99,18 +102,40 @@ def write_lossless(path: str | Path, frames: Iterable[Tensor], fps: float = 16) 
     _write(path, frames, fps, codec="ffv1", pixel_format="bgr0")
 
 
-def read_lossless(path: str | Path) -> Tensor:
-    """uint8 [F, 3, H, W]."""
+def read_lossless(path: str | Path, chosen: Collection[int] | None = None) -> Tensor:
+    """uint8 [F, 3, H, W]; of the `chosen` frames alone, in ascending order and each once, where they are given, without
+    decoding all others. Raises VideoError for a file that is no video or lacks a frame."""
     try:
         with av.open(str(path)) as container:
-            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+            frames = [frame.to_ndarray(format="rgb24") for frame in _decoded(container, chosen)]
     except FileNotFoundError:
         raise
     except (OSError, ValueError, IndexError) as error:
         raise VideoError(f"{path} is not a readable video ({error})") from error
+    if chosen is not None and len(frames) < len(set(chosen)):
+        raise VideoError(f"{path} holds {len(frames)} of the {len(set(chosen))} frames that were wanted of it")
     if not frames:
         raise VideoError(f"{path} holds no frames")
     return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).contiguous()
+
+
+def _decoded(container: InputContainer, chosen: Collection[int] | None) -> Iterator[av.VideoFrame]:
+    """The chosen frames of a codec that gives a frame for each packet, as FFV1 does; all others are decoded only where
+    a chosen one builds on them."""
+    if chosen is None:
+        yield from container.decode(video=0)
+        return
+    chosen, skipped = set(chosen), []
+    for number, packet in enumerate(container.demux(video=0)):
+        if packet.is_keyframe:
+            skipped = []
+        if number not in chosen:
+            skipped.append(packet)
+            continue
+        for before in skipped:
+            before.decode()
+        skipped = []
+        yield from packet.decode()
 
 
 def _write(path: str | Path, frames: Iterable[Tensor], fps: float, *, codec: str, pixel_format: str) -> None:

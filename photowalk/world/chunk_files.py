@@ -66,17 +66,9 @@ def write_chunk(world: Path, index: int, chunk: Chunk) -> ChunkEntry:
 def read_chunk(
     folder: Path, entry: ChunkEntry, manifest: Manifest, device: torch.device, streams_on: torch.device | None
 ) -> Chunk:
-    video = from_bytes(read_lossless(folder / "frames.mkv"))
-    size = (entry.frames, 3, manifest.height, manifest.width)
-    if tuple(video.shape) != size:
-        raise ValueError(f"frames.mkv holds {tuple(video.shape)}, {size} were written")
-    stored = _read_tensors(folder / "depth.safetensors")
-    depth = torch.zeros(entry.frames, manifest.height, manifest.width)
-    depth[stored["frames"]] = stored["depth"].float()
-    cameras = read_cameras(folder / "cameras.safetensors", manifest)
     kept = {Path(file).stem: file for file in STREAMS if file in entry.files}
     return Chunk(
-        Clip(video.to(device), cameras.to(device), depth.to(device), entry.prompt),
+        read_clip(folder, entry, manifest, range(entry.frames), device),
         _read_tensors(folder / "latents.safetensors")["latents"].to(device),
         entry.prompt,
         entry.seed,
@@ -89,6 +81,34 @@ def read_chunk(
         views=_read_views(folder / "views.safetensors", manifest, device) if "views.safetensors" in entry.files else (),
         close_up=read_png(folder / CLOSE_UP).to(device) if CLOSE_UP in entry.files else None,
     )
+
+
+def read_clip(
+    folder: Path,
+    entry: ChunkEntry,
+    manifest: Manifest,
+    frames: Sequence[int],
+    device: torch.device | str = "cpu",
+) -> Clip:
+    """Frames of a chunk, ascending numbers from its first, each once, and nothing else of it."""
+    video = from_bytes(read_lossless(folder / "frames.mkv", None if len(frames) == entry.frames else frames))
+    size = (len(frames), 3, manifest.height, manifest.width)
+    if tuple(video.shape) != size:
+        raise ValueError(f"frames.mkv holds {tuple(video.shape)}, {size} were written")
+    stored = _read_tensors(folder / "depth.safetensors")
+    place = {int(frame): place for place, frame in enumerate(stored["frames"])}
+    depth = torch.zeros(len(frames), manifest.height, manifest.width)
+    for number, frame in enumerate(frames):
+        if frame in place:
+            depth[number] = stored["depth"][place[frame]].float()
+    cameras = read_cameras(folder / "cameras.safetensors", manifest)[list(frames)]
+    return Clip(video.to(device), cameras.to(device), depth.to(device), entry.prompt)
+
+
+def frames_with_depth(folder: Path) -> list[int]:
+    """The numbers of a chunk's frames whose depth is known, from its first."""
+    with safetensors.safe_open(folder / "depth.safetensors", framework="pt") as stored:
+        return stored.get_tensor("frames").tolist()
 
 
 def write_frames(file: Path, video: Tensor) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,13 +19,14 @@ from photowalk.kernels.launch import load_kernels
 from photowalk.models.splat_head import RATIOS
 from photowalk.presets.depth_anything import gives_splats, splat_network
 from photowalk.presets.preset import Preset
-from photowalk.reconstruct import closed_from_nearer, fit_colours, reconstruct, refine, write_preview
+from photowalk.reconstruct import closed_from_nearer, fit_colours, looked_at, reconstruct, refine, write_preview
 from photowalk.reconstruct.feed_forward import NetworkLift
 from photowalk.reconstruct.learnt_lift import LearntLift
 from photowalk.reconstruct.lift import Lifter, PixelAligned
 from photowalk.reconstruct.meshing import Meshes
 from photowalk.reconstruct.meshing.files import mesh_clips, write_meshes
 from photowalk.reconstruct.published import reconstruct_as_published
+from photowalk.reconstruct.windows import stream_views
 from photowalk.scene.close_up import CloseUp
 from photowalk.scene.types import Clip, Scene, View
 from photowalk.world.disk import WorldError
@@ -56,17 +57,11 @@ def lift_walk(store: WorldStore, preset: Preset | None, wishes: Wishes, on_step:
     if wishes.scale_to is not None and not wishes.mesh:
         raise WorldError("the length of a metre is found with the meshes; give --scale-to without --no-mesh")
     with store.locked():
-        count = len(store.manifest.chunks)
-
-        def walk() -> Iterator[Clip]:
-            """One chunk in memory at a time."""
-            return (store.chunk(index).clip for index in range(count))
-
         lifter = _lifter(store.manifest.depth_network, preset, wishes)
         photo = store.chunk(0)
         twice = None if photo.close_up is None else CloseUp(photo.clip.view(0), photo.close_up).twice()
-        with store.new_scene() as folder, _meshes_beside(store, walk(), twice, wishes, on_step) as (coming, on_step):
-            scene = _splats(store, walk, twice, lifter, wishes, on_step)
+        with store.new_scene() as folder, _meshes_beside(store, twice, wishes, on_step) as (coming, on_step):
+            scene = _splats(store, twice, lifter, wishes, on_step)
             write_ply(folder / "splats.ply", scene.everything)
             write_preview(
                 scene,
@@ -87,7 +82,7 @@ def lift_walk(store: WorldStore, preset: Preset | None, wishes: Wishes, on_step:
 
 @contextmanager
 def _meshes_beside(
-    store: WorldStore, walk: Iterable[Clip], close_up: View | None, wishes: Wishes, on_step: OnStep
+    store: WorldStore, close_up: View | None, wishes: Wishes, on_step: OnStep
 ) -> Iterator[tuple[Future[Meshes] | None, OnStep]]:
     """The meshes, if wanted, while another thread makes them: they and the splats get half of the cores each, which
     wastes less than to have both on all. The `on_step` to call within takes all cores once the meshes are made. An
@@ -106,7 +101,7 @@ def _meshes_beside(
     torch.set_num_threads(max(cores // 2, 1))
     with ThreadPoolExecutor(1) as other:
         try:
-            coming = other.submit(_meshes, store, walk, close_up, wishes.scale_to, stop_if_wished)
+            coming = other.submit(_meshes, store, close_up, wishes.scale_to, stop_if_wished)
 
             def step(progress: Progress) -> None:
                 if coming.done() and torch.get_num_threads() < cores:
@@ -121,45 +116,40 @@ def _meshes_beside(
             torch.set_num_threads(cores)
 
 
-def _splats(
-    store: WorldStore,
-    walk: Callable[[], Iterable[Clip]],
-    close_up: View | None,
-    lifter: Lifter,
-    wishes: Wishes,
-    on_step: OnStep,
-) -> Scene:
+def _splats(store: WorldStore, close_up: View | None, lifter: Lifter, wishes: Wishes, on_step: OnStep) -> Scene:
     if close_up is not None and not _holds(wishes.splats, close_up, lifter):
         close_up = None
     known = sum(entry.depth_frames for entry in store.manifest.chunks)
 
-    def make(clips: Iterable[Clip]) -> Scene:
+    def make(walk: Iterable[Clip] | Iterable[View]) -> Scene:
         if wishes.legacy:
-            return _as_published(store, lifter, walk)
-        clips = iter(clips)
-        first = next(clips)  # of which the camera may be corrected
-        clips = chain([first], clips)
+            return _as_published(store, lifter)
+        views = lifter.views(walk) if isinstance(lifter, NetworkLift) else stream_views(walk)
+        first = next(views, None)  # of which the camera may be corrected
         return reconstruct(
-            lifter.views(clips) if isinstance(lifter, NetworkLift) else clips,
+            views if first is None else chain([first], views),
             budget=wishes.splats,
             lifter=lifter,
-            close_up=None if close_up is None else _seen_by(first.cameras[0], close_up),
+            close_up=None if close_up is None or first is None else _seen_by(first.camera, close_up),
             on_view=lambda done: on_step(Progress("splats", done, known)),
         )
 
     frames = store.manifest.frames
     if not wishes.refine_steps:
+        scene = make(store.views())
         if wishes.legacy:
-            return make(walk())
+            return scene
+        chosen = looked_at(frames)
         return fit_colours(
-            closed_from_nearer(make(walk()), ratio=lifter.ratio),
-            walk(),
-            frames=frames,
+            closed_from_nearer(scene, ratio=lifter.ratio),
+            store.clips(chosen),
+            frames=len(chosen),
+            every=1,
             on_step=lambda done, total: on_step(Progress("colours", done, total)),
         )
     return refine(
         make,
-        walk,
+        store.clips,
         frames=frames,
         steps=wishes.refine_steps,
         lifter=PixelAligned(lifter.ratio) if isinstance(lifter, NetworkLift) else lifter,
@@ -197,20 +187,18 @@ def _lifter(depth_network: str, preset: Preset | None, wishes: Wishes) -> Lifter
     return LearntLift(preset.splat_head(), ratio or 1)
 
 
-def _as_published(store: WorldStore, lifter: Lifter, walk: Callable[[], Iterable[Clip]]) -> Scene:
+def _as_published(store: WorldStore, lifter: Lifter) -> Scene:
     if not isinstance(lifter, NetworkLift):
         raise WorldError("the published programs make splats with a network; name one of the store, such as da3")
     return reconstruct_as_published(
-        lifter.network, walk, store.cameras(), ratio=lifter.ratio, precision=lifter.precision
+        lifter.network, store.clips, store.cameras(), ratio=lifter.ratio, precision=lifter.precision
     )
 
 
-def _meshes(
-    store: WorldStore, walk: Iterable[Clip], close_up: View | None, scale_to: str | None, on_step: OnStep
-) -> Meshes:
+def _meshes(store: WorldStore, close_up: View | None, scale_to: str | None, on_step: OnStep) -> Meshes:
     manifest = store.manifest
     return mesh_clips(
-        walk,
+        store.views(),
         scale_from=scale_from(manifest),
         scale_to=scale_to,
         metres_per_unit=manifest.metres_per_unit or 1.0,

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -22,14 +22,17 @@ from torch import Tensor
 from photowalk.geometry.cameras import Cameras
 from photowalk.memory.spatial_memory import EMPTY_MEMORY, SpatialMemory
 from photowalk.scene.images import write_png
+from photowalk.scene.types import Clip, View
 from photowalk.scene.videos import read_lossless, write_mp4
 from photowalk.world.chunk_files import (
     FRAMES_PER_SECOND,
     STREAMS,
     camera_tensors,
+    frames_with_depth,
     packed,
     read_cameras,
     read_chunk,
+    read_clip,
     write_chunk,
     write_tensors,
 )
@@ -37,6 +40,7 @@ from photowalk.world.disk import LOCK, WorldError, explained, lock, sha256, shar
 from photowalk.world.manifest import MANIFEST, ChunkEntry, Job, Manifest, read_manifest, write_manifest
 from photowalk.world.state import Chunk, WorldState
 
+T = TypeVar("T")
 _JOB_CAMERAS, _WALK = "job.safetensors", "walk.mp4"
 _LEFTOVERS = (".*.partial", ".*.old", ".walk-*", ".preview-*")  # what writes into place leave behind when killed
 _OPEN_CHUNKS = 2  # the newest ones keep their streams, so that the last one can be undone without coding anew
@@ -68,21 +72,33 @@ class WorldStore:
         self, index: int, device: torch.device | str = "cpu", *, streams_on: torch.device | str | None = None
     ) -> Chunk:
         """One chunk; with the states of the codec's streams after it where they were kept and a device is named."""
-        entry = self.manifest.chunks[index]
-        self._check_sizes(index)
-        try:
-            on = None if streams_on is None else torch.device(streams_on)
-            return read_chunk(self.folder / entry.folder, entry, self.manifest, torch.device(device), on)
-        except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
-            self._damaged(index, str(error))
+        entry, on = self.manifest.chunks[index], None if streams_on is None else torch.device(streams_on)
+        return self._read(index, read_chunk, entry, self.manifest, torch.device(device), on)
+
+    def clips(self, frames: Sequence[int] | None = None) -> Iterator[Clip]:
+        """The walk, one chunk in memory at a time; where `frames` are given, ascending numbers, of these alone, which
+        costs less than all of them."""
+        start = 0
+        for index, entry in enumerate(self.manifest.chunks):
+            chosen = range(entry.frames) if frames is None else _within(frames, start, start + entry.frames)
+            start += entry.frames
+            if len(chosen):
+                yield self._read(index, read_clip, entry, self.manifest, chosen)
+
+    def views(self) -> Iterator[View]:
+        """The frames with depth, one chunk of them in memory at a time."""
+        start = 0
+        for index, entry in enumerate(self.manifest.chunks):
+            known = self._read(index, frames_with_depth)
+            if known:
+                clip = self._read(index, read_clip, entry, self.manifest, known)
+                yield from (replace(clip.view(place), frame=start + frame) for place, frame in enumerate(known))
+            start += entry.frames
 
     def cameras(self) -> Cameras:
         """[F] of all frames, without loading them."""
-        parts = []
-        for index, entry in enumerate(self.manifest.chunks):
-            self._check_sizes(index)
-            parts.append(read_cameras(self.folder / entry.folder / "cameras.safetensors", self.manifest))
-        return Cameras.cat(parts)
+        indices = range(len(self.manifest.chunks))
+        return Cameras.cat([self._read(index, _chunk_cameras, self.manifest) for index in indices])
 
     @property
     def is_open(self) -> bool:
@@ -91,12 +107,8 @@ class WorldStore:
 
     def video(self) -> Iterator[Tensor]:
         """Every frame, uint8 [3, H, W], one chunk in memory at a time."""
-        for index, entry in enumerate(self.manifest.chunks):
-            self._check_sizes(index)
-            try:
-                yield from read_lossless(self.folder / entry.folder / "frames.mkv")
-            except (OSError, ValueError) as error:
-                self._damaged(index, str(error))
+        for index in range(len(self.manifest.chunks)):
+            yield from self._read(index, _chunk_frames)
 
     def verify(self) -> None:
         """Read every file in full and compare its hash."""
@@ -238,6 +250,14 @@ class WorldStore:
                 if name not in entry.files:
                     (self.folder / entry.folder / name).unlink(missing_ok=True)
 
+    def _read(self, index: int, read: Callable[..., T], *arguments: object) -> T:
+        """What `read(folder, *arguments)` finds in a chunk's folder. Raises WorldError where that is damaged."""
+        self._check_sizes(index)
+        try:
+            return read(self.folder / self.manifest.chunks[index].folder, *arguments)
+        except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
+            self._damaged(index, str(error))
+
     def _check_sizes(self, index: int) -> None:
         entry = self.manifest.chunks[index]
         for name, stored in entry.files.items():
@@ -256,6 +276,19 @@ class WorldStore:
             else f"go back to the {good} frames before it with: photowalk undo {self.folder} {count - index}"
         )
         raise WorldError(f"{self.folder / entry.folder} is missing or damaged ({reason}); {remedy}")
+
+
+def _chunk_cameras(folder: Path, manifest: Manifest) -> Cameras:
+    return read_cameras(folder / "cameras.safetensors", manifest)
+
+
+def _chunk_frames(folder: Path) -> Tensor:
+    return read_lossless(folder / "frames.mkv")
+
+
+def _within(frames: Sequence[int], start: int, end: int) -> list[int]:
+    """Those of `frames` from `start` to before `end`, counted from `start`."""
+    return [frame - start for frame in frames if start <= frame < end]
 
 
 def _closed(entries: tuple[ChunkEntry, ...]) -> tuple[ChunkEntry, ...]:

@@ -19,7 +19,7 @@ from photowalk.scene.types import Clip, Mesh, View
 
 
 def mesh_clips(
-    clips: Iterable[Clip],
+    walk: Iterable[Clip] | Iterable[View],
     *,
     scale_from: str,
     scale_to: str | None = None,
@@ -30,7 +30,7 @@ def mesh_clips(
 ) -> Meshes:
     """The meshes of a walk whose unit is `metres_per_unit` long, as `scale_from` says in words, unless `scale_to`
     corrects it. `up` [3] is where a person says that it is; `close_up` is one of the frames in more pixels."""
-    views = sound_views(views_with_depth(clips))
+    views = sound_views(views_with_depth(walk))
     ground = find_ground(views, up=up).scaled(metres_per_unit, scale_from)
     ground = ground if scale_to is None else scaled_to(scale_to, ground, views)
     return mesh_walk(views, ground=ground, close_up=close_up, on_step=on_step)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -180,22 +181,23 @@ def _surface_cells(look: Look, sizing: Sizing) -> tuple[Tensor, Tensor]:
     spacing = footprint / surface.slant.flatten()[pixels]
     stretch = (0.5 * spacing / side[:, 0]).clamp(0, _STRETCH).ceil()
     reached = [torch.nonzero(stretch >= along).squeeze(1) for along in range(_STRETCH + 1)]
-    keys = [keys_at(points, sizing)]
+    places = [points]
     for along in range(1, _STRETCH + 1):
         here, step = points[reached[along]], along * slope[reached[along]]
-        keys += [keys_at(here + step, sizing), keys_at(here - step, sizing)]
+        places += [here + step, here - step]
     of_pixel = torch.cat([reached[0], *(part for part in reached[1:] for _ in range(2))])
-    keys, of_pixel = _first_of_each(torch.cat(keys), of_pixel)
+    keys, of_pixel = _first_of_each(keys_at(torch.cat(places), sizing), of_pixel)
     return keys, normals[of_pixel]
 
 
 def _first_of_each(keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-    """Ascending keys without repetition, each with the value of one of its occurrences."""
-    order = keys.argsort(stable=True)
-    keys = keys[order]
-    first = torch.ones(len(keys), dtype=torch.bool)
-    first[1:] = keys[1:] != keys[:-1]
-    return keys[first], values[order[first]]
+    """Ascending keys without repetition, each with the value of its first occurrence."""
+    numbers = keys.numpy()
+    order = np.argsort(numbers)  # numpy's is some times as fast as torch's; it mixes equal keys
+    ordered = numbers[order]
+    starts = np.flatnonzero(np.diff(ordered, prepend=-1))
+    first = torch.from_numpy(np.minimum.reduceat(order, starts)) if len(starts) else torch.zeros(0, dtype=torch.int64)
+    return keys[first], values[first]
 
 
 def _band(keys: Tensor, normals: Tensor, sizing: Sizing, layers: int) -> Tensor:
