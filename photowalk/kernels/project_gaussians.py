@@ -30,6 +30,7 @@ def in_view(
     arguments = [wp.from_torch(values[0], dtype=wp.vec3), wp.from_torch(values[1])]
     arguments += [wp.from_torch(pixels_from_world[None], dtype=wp.mat44), float(height), float(width), least]
     device = device_of(means)
+    _in_view.module.load(device)  # before threads race to compile it
 
     def launch(first: int, count: int) -> None:
         wp.launch(_in_view, count, [first, *arguments, wp.from_torch(shown)], device=device)

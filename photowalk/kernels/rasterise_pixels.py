@@ -42,21 +42,6 @@ def _alpha(ellipse: Ellipse, fall_off: float) -> float:
 
 
 @wp.kernel
-def pack(
-    first: int,
-    centres: wp.array(dtype=wp.vec2),
-    conics: wp.array(dtype=wp.vec3),
-    opacities: wp.array(dtype=wp.float32),
-    least: float,
-    ellipses: wp.array(dtype=Ellipse),
-):
-    n = first + wp.tid()
-    centre, conic, opacity = centres[n], conics[n], opacities[n]
-    reach = wp.log(opacity / least)
-    ellipses[n] = Ellipse(centre[0], centre[1], conic[0] / 2.0, conic[1], conic[2] / 2.0, opacity, reach, 0.0)
-
-
-@wp.kernel
 def forward(
     first_tile: int,
     splats: wp.array(dtype=wp.int32),

@@ -12,8 +12,10 @@ import warp as wp
 from torch import Tensor
 
 from photowalk.kernels import rasterise_lanes, rasterise_pixels
-from photowalk.kernels.launch import parallel_over_first_axis
+from photowalk.kernels.launch import device_of, parallel_over_first_axis
 from photowalk.kernels.rasterise_pixels import Ellipse, EllipseGradient
+
+wp.set_module_options({"enable_backward": False})
 
 ALPHA_MINIMUM = 1 / 255  # fainter contributions are skipped, so that every Gaussian has a bounded footprint
 
@@ -89,13 +91,29 @@ def _ellipses(centres: Tensor, conics: Tensor, opacities: Tensor) -> Tensor:
     centres, conics, opacities = (value.detach().float().contiguous() for value in (centres, conics, opacities))
     packed = torch.empty(len(centres), 8, device=centres.device)
     given = [wp.from_torch(centres, dtype=wp.vec2), wp.from_torch(conics, dtype=wp.vec3), wp.from_torch(opacities)]
-    made, device = wp.from_torch(packed, dtype=Ellipse), wp.device_from_torch(centres.device)
+    made, device = wp.from_torch(packed, dtype=Ellipse), device_of(centres)
+    _pack.module.load(device)  # before threads race to compile it
 
     def launch(first: int, count: int) -> None:
-        wp.launch(rasterise_pixels.pack, count, [first, *given, ALPHA_MINIMUM, made], device=device)
+        wp.launch(_pack, count, [first, *given, ALPHA_MINIMUM, made], device=device)
 
     parallel_over_first_axis(launch, len(centres), centres.device)
     return packed
+
+
+@wp.kernel
+def _pack(
+    first: int,
+    centres: wp.array(dtype=wp.vec2),
+    conics: wp.array(dtype=wp.vec3),
+    opacities: wp.array(dtype=wp.float32),
+    least: float,
+    ellipses: wp.array(dtype=Ellipse),
+):
+    n = first + wp.tid()
+    centre, conic, opacity = centres[n], conics[n], opacities[n]
+    reach = wp.log(opacity / least)
+    ellipses[n] = Ellipse(centre[0], centre[1], conic[0] / 2.0, conic[1], conic[2] / 2.0, opacity, reach, 0.0)
 
 
 def _summed(pairs: Tensor, tiles: Tiles, count: int) -> Tensor:

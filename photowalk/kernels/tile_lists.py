@@ -27,6 +27,7 @@ def touched_tiles(
     given = [wp.from_torch(centres, dtype=wp.vec2), wp.from_torch(extents, dtype=wp.vec2), columns, rows, float(side)]
     made = [wp.from_torch(low, dtype=wp.vec2i), wp.from_torch(high, dtype=wp.vec2i), wp.from_torch(touching)]
     device = device_of(centres)
+    _touched.module.load(device)  # before threads race to compile it
 
     def launch(first: int, count: int) -> None:
         wp.launch(_touched, count, [first, *given, *made], device=device)

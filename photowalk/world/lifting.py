@@ -14,7 +14,7 @@ import torch
 
 from photowalk.export.ply import write_ply
 from photowalk.geometry.cameras import Cameras
-from photowalk.kernels import project_gaussians, rasterise_lanes, tile_lists, tsdf
+from photowalk.kernels import morton, planes, project_gaussians, rasterise_lanes, rasterise_tiles, tile_lists, tsdf
 from photowalk.kernels.launch import load_kernels
 from photowalk.models.splat_head import RATIOS
 from photowalk.presets.depth_anything import gives_splats, splat_network
@@ -96,7 +96,7 @@ def _meshes_beside(
         if stop.is_set():
             raise Cancelled
 
-    load_kernels(project_gaussians, rasterise_lanes, tile_lists, tsdf)
+    load_kernels(morton, planes, project_gaussians, rasterise_lanes, rasterise_tiles, tile_lists, tsdf)
     cores = torch.get_num_threads()
     torch.set_num_threads(max(cores // 2, 1))
     with ThreadPoolExecutor(1) as other:
