@@ -8,7 +8,7 @@ from worlds import HEIGHT, WIDTH, make_world
 
 from photowalk import World
 from photowalk.export.ply import read_splats, write_ply
-from photowalk.reconstruct import closed_from_nearer, fit_colours, reconstruct
+from photowalk.reconstruct import closed_from_nearer, fit_colours, looked_at, reconstruct
 from photowalk.reconstruct.ahead import ahead
 from photowalk.reconstruct.fuse import views_with_depth
 from photowalk.reconstruct.meshing import mesh_walk
@@ -34,6 +34,17 @@ def test_splats_and_meshes_are_those_that_are_made_one_after_the_other(tmp_path)
     for name in ("collision.ply", "splats.ply"):
         assert (world.folder / "scene" / name).read_bytes() == (tmp_path / name).read_bytes()
     assert list(dict.fromkeys(stages)) == ["splats", "colours", "preview", "mesh"]
+
+
+def test_splats_of_the_frames_that_are_read_are_those_of_the_whole_walk(tmp_path):
+    store = make_world(tmp_path / "world", chunks=4)
+    clips, frames = list(store.clips()), store.manifest.frames
+    chosen = looked_at(frames)
+    assert 8 <= len(chosen) < frames
+    world = World.open(tmp_path / "world").reconstruct(pixel_aligned=True, mesh=False, splats=1000)
+    scene = fit_colours(closed_from_nearer(reconstruct(clips, budget=1000)), clips, frames=frames)
+    write_ply(tmp_path / "splats.ply", scene.everything)
+    assert (world.folder / "scene" / "splats.ply").read_bytes() == (tmp_path / "splats.ply").read_bytes()
 
 
 @pytest.mark.parametrize("wish", [{"splats": 4 * HEIGHT * WIDTH - 1}, {"down_ratio": 2}])

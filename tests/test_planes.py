@@ -45,7 +45,7 @@ def test_a_plane_is_found_again_and_noise_goes():
     torch.testing.assert_close(height, plane, atol=1e-4, rtol=0)
     torch.testing.assert_close(across[inner, inner], torch.full((36, 46), 0.004), atol=5e-6, rtol=0)
     torch.testing.assert_close(down[inner, inner], torch.full((36, 46), -0.003), atol=5e-6, rtol=0)
-    noise = 0.005 * torch.randn(40, 50)
+    noise = 0.005 * torch.randn(40, 50, generator=torch.Generator().manual_seed(2))
     assert (fit_planes(plane + noise, STEEP)[0] - plane)[inner, inner].std() < 0.35 * noise.std()
 
 
@@ -54,3 +54,10 @@ def test_a_step_is_not_fitted_over():
     height, across, down = fit_planes(values, STEEP)
     assert torch.equal(height, values)
     assert not torch.stack([across, down]).any()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="wants a GPU")
+def test_a_gpu_fits_the_same_planes():
+    values = 1 + 0.1 * torch.rand(37, 50, generator=torch.Generator().manual_seed(3))
+    for on_cpu, on_gpu in zip(fit_planes(values, STEEP), fit_planes(values.cuda(), STEEP), strict=True):
+        torch.testing.assert_close(on_gpu.cpu(), on_cpu, atol=1e-6, rtol=1e-5)

@@ -9,7 +9,7 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from photowalk.kernels.launch import device_of, parallel_over_first_axis
+from photowalk.kernels.launch import device_of, load_kernel, parallel_over_first_axis
 from photowalk.kernels.sliding import lowest_around
 
 wp.set_module_options({"enable_backward": False})
@@ -106,7 +106,7 @@ def move_out_of_sight(
         wp.from_torch(pixels_from_world.float().contiguous(), dtype=wp.mat44),
     ]
     output = wp.from_torch(moved)
-    _move_back_kernel.module.load(device_of(depth))  # before threads race to compile it
+    load_kernel(_move_back_kernel, device_of(depth))
 
     def launch(first: int, count: int) -> None:
         wp.launch(

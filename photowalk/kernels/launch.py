@@ -45,6 +45,11 @@ def load_kernels(*modules: ModuleType) -> None:
         wp.load_module(module, device="cpu")
 
 
+def load_kernel(kernel: wp.Kernel, device: wp.Device) -> None:
+    """Compile a kernel and the others of its file, if they are not yet, before threads race to."""
+    wp.load_module(kernel.module, device=device)  # Module.load takes a size of blocks that CPUs do not launch
+
+
 def parallel_over_first_axis(
     launch: Callable[[int, int], None], count: int, device: torch.device, *, pieces_per_thread: int = 8
 ) -> None:

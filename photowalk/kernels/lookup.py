@@ -10,7 +10,7 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from photowalk.kernels.launch import device_of, parallel_over_first_axis
+from photowalk.kernels.launch import device_of, load_kernel, parallel_over_first_axis
 
 wp.set_module_options({"enable_backward": False})
 
@@ -141,7 +141,7 @@ def look_up(
     ]
     outputs = [wp.from_torch(values), wp.from_torch(source)]
 
-    _look_up_kernel.module.load(device_of(target_depth))  # before threads race to compile it
+    load_kernel(_look_up_kernel, device_of(target_depth))
 
     def launch(first: int, count: int) -> None:
         wp.launch(

@@ -8,7 +8,7 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from photowalk.kernels.launch import device_of, parallel_over_first_axis
+from photowalk.kernels.launch import device_of, load_kernel, parallel_over_first_axis
 
 wp.set_module_options({"enable_backward": False})
 
@@ -61,7 +61,7 @@ class RayCaster:
         weights = torch.zeros(count, 3, device=directions.device)
         inputs = [wp.from_torch(origins, dtype=wp.vec3), wp.from_torch(directions, dtype=wp.vec3)]
         outputs = [wp.from_torch(distance), wp.from_torch(face), wp.from_torch(weights, dtype=wp.vec3)]
-        _cast_kernel.module.load(self._device)
+        load_kernel(_cast_kernel, self._device)
 
         def launch(first: int, rays: int) -> None:
             run = max(rays, 1) if self._device.is_cpu else 1

@@ -7,7 +7,7 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from photowalk.kernels.launch import device_of, parallel_over_first_axis
+from photowalk.kernels.launch import device_of, load_kernel, parallel_over_first_axis
 
 wp.set_module_options({"enable_backward": False})
 
@@ -68,7 +68,7 @@ def cells_of(codes: Tensor) -> Tensor:
 
 def _launched(kernel: wp.Kernel, given: Tensor, made: Tensor) -> Tensor:
     device = device_of(given)
-    kernel.module.load(device)  # before threads race to compile it
+    load_kernel(kernel, device)
 
     def launch(first: int, pieces: int) -> None:
         start, end = first * _TOGETHER, min((first + pieces) * _TOGETHER, len(given))

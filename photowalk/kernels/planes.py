@@ -7,7 +7,7 @@ import torch.nn.functional as F
 import warp as wp
 from torch import Tensor
 
-from photowalk.kernels.launch import device_of, parallel_over_first_axis
+from photowalk.kernels.launch import device_of, load_kernel, parallel_over_first_axis
 
 wp.set_module_options({"enable_backward": False})
 
@@ -28,11 +28,12 @@ _RIDGE = wp.constant(RIDGE)
     for (int dy = -WINDOW; dy <= WINDOW; ++dy)
         for (int dx = -WINDOW; dx <= WINDOW; ++dx) {
             const int away = dx * dx > dy * dy ? dx * dx : dy * dy;
-            const float bound = steep * (away > 1 ? 2.0f : away > 0 ? 1.0f : 0.5f);
+            const float rise_at_most = steep * (away > 1 ? 2.0f : away > 0 ? 1.0f : 0.5f);
             const float *neighbour = from(dy, dx);
             for (int p = 0; p < LANES; ++p) {
                 const float difference = neighbour[p] - value[p];
-                const bool near = __builtin_fabsf(difference) < bound * value[p];
+                const float most = rise_at_most * value[p];
+                const bool near = (difference < most) & (-difference < most);
                 const float one = near ? 1.0f : 0.0f, change = near ? difference : 0.0f;
                 count[p] += one;
                 x[p] += dx * one;
@@ -53,7 +54,7 @@ _RIDGE = wp.constant(RIDGE)
         const float determinant = cxx * cyy - cxy * cxy;
         const float rise = (cxw * cyy - cyw * cxy) / determinant, fall = (cyw * cxx - cxw * cxy) / determinant;
         const int at = row * width + left + p;
-        height.data[at] = value[p] < __builtin_inff() ? value[p] + mw - rise * mx - fall * my : 0.0f;
+        height.data[at] = value[p] <= 3.402823466e38f ? value[p] + mw - rise * mx - fall * my : 0.0f;
         across.data[at] = rise;
         down.data[at] = fall;
     }
@@ -97,7 +98,7 @@ def fit_planes(values: Tensor, steep: float) -> tuple[Tensor, Tensor, Tensor]:
     padded = F.pad(torch.where(values > 0, values, torch.inf)[None], sides, value=torch.inf)[0].contiguous()
     fitted = torch.empty(3, rows, columns, device=values.device)
     device, outputs = device_of(values), [wp.from_torch(plane) for plane in fitted]
-    _fit_kernel.module.load(device)  # before threads race to compile it
+    load_kernel(_fit_kernel, device)
 
     def launch(first: int, count: int) -> None:
         wp.launch(_fit_kernel, (count, runs), [wp.from_torch(padded), steep, first, *outputs], device=device)

@@ -7,7 +7,7 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from photowalk.kernels.launch import device_of, parallel_over_first_axis
+from photowalk.kernels.launch import device_of, load_kernel, parallel_over_first_axis
 
 LOW_PASS = 0.3  # pixel^2 added to every footprint, as all 3DGS viewers do
 FRUSTUM_MARGIN = 0.15  # of the image size; beyond it the linear projection would explode and is held
@@ -23,14 +23,14 @@ def in_view(
     """Indices of the Gaussians with an opacity of at least `least` whose centre lies in front of the camera and not far
     outside the image: all others leave no trace in it, and are best left out before anything is computed of them."""
     lens = torch.eye(4).to(pose)
-    lens[:3, :3] = intrinsics
-    pixels_from_world = (lens.double() @ pose.double()).float()
+    lens[:3, :3] = intrinsics.detach()
+    pixels_from_world = (lens.double() @ pose.detach().double()).float()
     shown = torch.empty(len(means), dtype=torch.bool, device=means.device)
     values = [value.detach().float().contiguous() for value in (means, opacities)]
     arguments = [wp.from_torch(values[0], dtype=wp.vec3), wp.from_torch(values[1])]
     arguments += [wp.from_torch(pixels_from_world[None], dtype=wp.mat44), float(height), float(width), least]
     device = device_of(means)
-    _in_view.module.load(device)  # before threads race to compile it
+    load_kernel(_in_view, device)
 
     def launch(first: int, count: int) -> None:
         wp.launch(_in_view, count, [first, *arguments, wp.from_torch(shown)], device=device)
@@ -98,6 +98,7 @@ def _launch(
     made = _arrays(outputs)
     by_inputs, by_outputs = map(_arrays, gradients or ([], []))
     adjoint = gradients is not None
+    load_kernel(_project, device_of(pose))
     if adjoint:  # opacities, the camera and extents have none
         by_inputs, by_outputs = [0, *by_inputs, None, None, None, 0.0, 0.0, 0.0], [*by_outputs, None]
 

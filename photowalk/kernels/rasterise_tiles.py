@@ -12,7 +12,7 @@ import warp as wp
 from torch import Tensor
 
 from photowalk.kernels import rasterise_lanes, rasterise_pixels
-from photowalk.kernels.launch import device_of, parallel_over_first_axis
+from photowalk.kernels.launch import device_of, load_kernel, parallel_over_first_axis
 from photowalk.kernels.rasterise_pixels import Ellipse, EllipseGradient
 
 wp.set_module_options({"enable_backward": False})
@@ -92,7 +92,7 @@ def _ellipses(centres: Tensor, conics: Tensor, opacities: Tensor) -> Tensor:
     packed = torch.empty(len(centres), 8, device=centres.device)
     given = [wp.from_torch(centres, dtype=wp.vec2), wp.from_torch(conics, dtype=wp.vec3), wp.from_torch(opacities)]
     made, device = wp.from_torch(packed, dtype=Ellipse), device_of(centres)
-    _pack.module.load(device)  # before threads race to compile it
+    load_kernel(_pack, device)
 
     def launch(first: int, count: int) -> None:
         wp.launch(_pack, count, [first, *given, ALPHA_MINIMUM, made], device=device)
@@ -127,6 +127,7 @@ def _launch(kernel: str, arguments: list, tiles: Tiles, device: torch.device) ->
     threads = 1 if by_tile else tiles.side * tiles.side
     chosen = getattr(rasterise_lanes if by_tile else rasterise_pixels, kernel)
     listed = [wp.from_torch(tiles.splats), wp.from_torch(tiles.first), tiles.side, tiles.columns]
+    load_kernel(chosen, wp.device_from_torch(device))
 
     def launch(first: int, count: int) -> None:
         inputs = [first, *listed, *arguments]

@@ -10,7 +10,7 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from photowalk.kernels.launch import device_of, parallel_over_first_axis
+from photowalk.kernels.launch import device_of, load_kernel, parallel_over_first_axis
 
 wp.set_module_options({"enable_backward": False})
 
@@ -53,7 +53,7 @@ def ray_blocks(world_from_camera: Tensor, intrinsics: Tensor, size: tuple[int, i
     lenses = wp.from_torch(intrinsics.float().contiguous(), dtype=wp.mat33)
     device = device_of(rays)
     run = width if device.is_cpu else 1
-    _ray_kernel.module.load(device)
+    load_kernel(_ray_kernel, device)
 
     def launch(first: int, cameras: int) -> None:
         dim = (cameras, height * side, -(-width // run))

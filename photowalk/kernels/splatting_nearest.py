@@ -11,7 +11,7 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from photowalk.kernels.launch import device_of, parallel_over_first_axis
+from photowalk.kernels.launch import device_of, load_kernel, parallel_over_first_axis
 from photowalk.kernels.splatting import Row, land, point_arrays, points_only, shape_of_launch, source_row, splat_dim
 
 wp.set_module_options({"enable_backward": False})
@@ -255,7 +255,7 @@ def splat_nearest(
     spread = [wp.from_torch((overlap * magnification).float().contiguous()), largest, pixel_centre]
     results = [wp.from_torch(output) for output in (splatted, nearest, source)]
     device, (run, at_once) = device_of(depths), shape_of_launch(depths)
-    _winner_kernel.module.load(device)
+    load_kernel(_winner_kernel, device)
 
     def launch(first: int, count: int) -> None:
         scratch = torch.full((min(at_once, count), *size), NO_WINNER, dtype=torch.int64, device=depths.device)

@@ -15,7 +15,7 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from photowalk.kernels.launch import device_of, parallel_over_first_axis
+from photowalk.kernels.launch import device_of, load_kernel, parallel_over_first_axis
 from photowalk.kernels.splatting import points_only, shape_of_launch, splat_dim
 
 wp.set_module_options({"enable_backward": False, "fuse_fp": False})
@@ -334,7 +334,7 @@ def _accumulate(
     points = [wp.from_torch(depths), *steps.arrays()]
     inputs = [*points, wp.from_torch(softness.float().contiguous()), pixels, pixel_centre, *size]
     device, (run, at_once) = device_of(depths), shape_of_launch(depths)
-    _splat_soft_kernel.module.load(device)
+    load_kernel(_splat_soft_kernel, device)
 
     def launch(first: int, count: int) -> None:
         scratch = depths.new_zeros(min(at_once, count), size[0] * size[1], 4)
@@ -353,7 +353,7 @@ def _farthest(depths: Tensor, steps: Steps, pixel_centre: float) -> Tensor:
     """[T] largest z, at least 0, of any point in each target camera."""
     farthest = depths.new_zeros(len(steps))
     inputs, device = [wp.from_torch(depths), *steps.arrays(), pixel_centre], device_of(depths)
-    _farthest_kernel.module.load(device)
+    load_kernel(_farthest_kernel, device)
 
     def launch(first: int, count: int) -> None:
         dim = (count, *depths.shape[:2])

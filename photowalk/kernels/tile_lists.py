@@ -11,7 +11,7 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from photowalk.kernels.launch import device_of, parallel_over_first_axis
+from photowalk.kernels.launch import device_of, load_kernel, parallel_over_first_axis
 
 wp.set_module_options({"enable_backward": False})
 
@@ -27,7 +27,7 @@ def touched_tiles(
     given = [wp.from_torch(centres, dtype=wp.vec2), wp.from_torch(extents, dtype=wp.vec2), columns, rows, float(side)]
     made = [wp.from_torch(low, dtype=wp.vec2i), wp.from_torch(high, dtype=wp.vec2i), wp.from_torch(touching)]
     device = device_of(centres)
-    _touched.module.load(device)  # before threads race to compile it
+    load_kernel(_touched, device)
 
     def launch(first: int, count: int) -> None:
         wp.launch(_touched, count, [first, *given, *made], device=device)
@@ -58,6 +58,7 @@ def list_by_counting(order: Tensor, low: Tensor, high: Tensor, columns: int, row
     listed = torch.empty(int(first[-1]), dtype=torch.int32)
     boxes = [wp.from_torch(low.contiguous(), dtype=wp.vec2i), wp.from_torch(high.contiguous(), dtype=wp.vec2i)]
     arguments = [wp.from_torch(order), *boxes, columns, wp.from_torch(first[:-1].clone()), wp.from_torch(listed)]
+    load_kernel(_lay_down, device_of(order))
 
     def launch(row: int, count: int) -> None:
         wp.launch(_lay_down, dim=1, inputs=[row, row + count, *arguments], device="cpu")

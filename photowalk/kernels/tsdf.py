@@ -13,7 +13,7 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from photowalk.kernels.launch import device_of, parallel_over_first_axis
+from photowalk.kernels.launch import device_of, load_kernel, parallel_over_first_axis
 
 wp.set_module_options({"enable_backward": False})
 
@@ -187,7 +187,7 @@ def fuse_places(places: Tensor, reach: Tensor, seen: SeenSurfaces, *, together: 
     )
     starts = range(0, count, together)
     in_view = _views_of_pieces(places, reach, starts, together, seen)
-    _fuse_kernel.module.load(device)
+    load_kernel(_fuse_kernel, device)
 
     def launch(first: int, pieces: int) -> None:
         for piece in range(first, first + pieces):

@@ -12,7 +12,7 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from photowalk.kernels.launch import device_of, parallel_over_first_axis
+from photowalk.kernels.launch import device_of, load_kernel, parallel_over_first_axis
 
 wp.set_module_options({"enable_backward": False})
 
@@ -107,7 +107,7 @@ def coverage(
     poses = wp.from_torch(camera_from_world.float().contiguous(), dtype=wp.mat44)
     lenses = wp.from_torch(intrinsics.float().contiguous(), dtype=wp.mat33)
     device = device_of(camera_from_world)
-    _nearest_kernel.module.load(device)
+    load_kernel(_nearest_kernel, device)
 
     covered = torch.zeros(candidates, views, cell_count, dtype=torch.uint8, device=camera_from_world.device)
     buffers: list[Tensor] = []  # one for each thread, since their candidates meet in the same cells

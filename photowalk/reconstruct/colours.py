@@ -57,8 +57,8 @@ def fit_colours(
 ) -> Scene:
     """The scene in colours that make its pictures those of the walk, each frame's brightness left free.
 
-    `walk` is read once, from front to back, and has `frames` frames, one of `every` so many is looked at: all, if it
-    is of those that are `looked_at` alone. `on_step(done, total)` is called after each.
+    `walk` is read once, from front to back, and has `frames` frames. One of `every` so many is looked at; `every` is 1
+    where the walk holds no more than those that are to be `looked_at`. `on_step(done, total)` is called after each.
     """
     everything, count = scene.everything, len(scene.splats)
     colours = everything.colours.clone()

@@ -101,8 +101,10 @@ def read_clip(
     for number, frame in enumerate(frames):
         if frame in place:
             depth[number] = stored["depth"][place[frame]].float()
-    cameras = read_cameras(folder / "cameras.safetensors", manifest)[list(frames)]
-    return Clip(video.to(device), cameras.to(device), depth.to(device), entry.prompt)
+    cameras = read_cameras(folder / "cameras.safetensors", manifest)
+    if cameras.shape != (entry.frames,):
+        raise ValueError(f"cameras.safetensors holds {tuple(cameras.shape)} cameras, {entry.frames} were written")
+    return Clip(video.to(device), cameras[list(frames)].to(device), depth.to(device), entry.prompt)
 
 
 def frames_with_depth(folder: Path) -> list[int]:

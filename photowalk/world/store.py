@@ -76,8 +76,8 @@ class WorldStore:
         return self._read(index, read_chunk, entry, self.manifest, torch.device(device), on)
 
     def clips(self, frames: Sequence[int] | None = None) -> Iterator[Clip]:
-        """The walk, one chunk in memory at a time; where `frames` are given, ascending numbers, of these alone, which
-        costs less than all of them."""
+        """The walk, one chunk in memory at a time; where `frames` are given, ascending numbers, each once, of these
+        alone, which costs less than all of them."""
         start = 0
         for index, entry in enumerate(self.manifest.chunks):
             chosen = range(entry.frames) if frames is None else _within(frames, start, start + entry.frames)
@@ -255,7 +255,7 @@ class WorldStore:
         self._check_sizes(index)
         try:
             return read(self.folder / self.manifest.chunks[index].folder, *arguments)
-        except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        except (OSError, SafetensorError, ValueError, KeyError, IndexError, RuntimeError) as error:
             self._damaged(index, str(error))
 
     def _check_sizes(self, index: int) -> None:
