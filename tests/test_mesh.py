@@ -244,6 +244,24 @@ def test_decimation_keeps_shape_and_marks():
     assert bool((few.invented == (side > 0))[side.abs() > 0.15].all())
 
 
+@pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
+def test_flat_places_leave_the_faces_to_others_in_scenes_of_any_size(scale):
+    side = 80
+    x, y = (part.flatten() for part in torch.meshgrid(*[torch.linspace(-1, 1, side)] * 2, indexing="ij"))
+    hilly = 0.05 * torch.sin(12 * x) * torch.sin(12 * y) * (x > 0)
+    corner = torch.arange(side * side).view(side, side)[:-1, :-1].flatten()
+    upper = torch.stack([corner, corner + side, corner + side + 1], dim=1)
+    faces = torch.cat([upper, torch.stack([corner, corner + side + 1, corner + 1], dim=1)])
+    flat = (x[faces] < 0).all(1)
+    mesh = Mesh(scale * torch.stack([x, y, hilly], dim=1), faces, torch.zeros(len(x), 3), flat)
+    few = decimated(mesh, 1000)
+    assert 900 < len(few) <= 1000
+    assert int(few.invented.sum()) < 150
+    places = few.vertices / scale
+    heights = 0.05 * torch.sin(12 * places[:, 0]) * torch.sin(12 * places[:, 1]) * (places[:, 0] > 0)
+    assert float((places[:, 2] - heights).abs().max()) < 0.01
+
+
 @pytest.mark.parametrize("ending", ["glb", "ply"])
 def test_files_give_back_what_was_written(tmp_path, ending):
     meshes = mesh_walk(room_views(3, turn=0.3), cells=15_000, texture=128, faces=400, collision_faces=400)
