@@ -153,7 +153,8 @@ def test_keys_walk_and_turn(page):
     assert abs(right[2]) < 0.01
     page.evaluate("photowalk.visit(0)")
     page.keyboard.down("ArrowLeft")
-    page.wait_for_timeout(600)  # at 1.5 radians a second
+    for _ in range(4):  # at 1.5 radians a second, of which a frame counts a tenth at most
+        wait_for_frames(page)
     page.keyboard.up("ArrowLeft")
     assert hold_on(page, "KeyW", until=lambda here: here[0] < -0.2)[0] < -0.2
 
