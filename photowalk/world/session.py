@@ -17,10 +17,6 @@ from photowalk.perception.captions import Captioner
 from photowalk.presets import PRESETS, load_preset
 from photowalk.presets.depth_anything import depth_estimator, depth_licence
 from photowalk.presets.preset import Preset
-from photowalk.scene.close_up import read_close_up
-from photowalk.scene.depth_files import read_depth
-from photowalk.scene.images import Fit, read_photo
-from photowalk.scene.posed_pictures import read_posed_pictures
 from photowalk.world.disk import WorldError
 from photowalk.world.generator import Generator
 from photowalk.world.manifest import Manifest
@@ -28,7 +24,7 @@ from photowalk.world.placement import Placement
 from photowalk.world.planning import check_path, plan_walk
 from photowalk.world.progress import OnStep, Progress
 from photowalk.world.report import describe
-from photowalk.world.request import check_guidance, check_size, focal_length, made_from
+from photowalk.world.request import Source, check_guidance, check_size
 from photowalk.world.state import WorldState, depth_quantile
 from photowalk.world.store import WorldStore, create, new_world
 from photowalk.world.wording import Wording
@@ -100,23 +96,11 @@ class World:
         """
         preset = load_preset(preset) if isinstance(preset, str) else preset
         height, width = size or (preset.height, preset.width)
+        source = Source(photo, depth, fov_deg, depth_model, legacy, views)
         if (Path(folder) / "world.json").exists():
-            wanted = (
-                preset.name,
-                height,
-                width,
-                seed,
-                prompt,
-                made_from(photo, depth, fov_deg, depth_model, legacy, views),
-                path,
-            )
+            wanted = (preset.name, height, width, seed, prompt, source.described(), path)
             return cls(WorldStore(folder), preset=preset, placement=placement)._finish(wanted, on_step, on_note)
-        fit: Fit = "squash" if legacy else "crop"
-        picture = read_photo(photo, height, width, fit=fit)
-        original = (picture.original_height, picture.original_width)
-        known_depth = None if depth is None else read_depth(depth, height, width, photo_size=original, fit=fit)
-        pictures = [] if views is None else read_posed_pictures(views, height, width, photo=photo)
-        focal_px = picture.focal_px if fov_deg is None else focal_length(fov_deg, width)
+        given = source.read(height, width)
         camera = None
         if isinstance(path, str):  # a wrong path should not wait for the networks
             camera = check_path(path, height, width, preset.chunk_frames, legacy=legacy)
@@ -126,27 +110,15 @@ class World:
                 on_note(f"depth by {generator.depth.name}")
             check_size(height, width, generator)
             check_guidance(negative_prompt, generator)
-            device = generator.placement.device
-            known_depth = None if known_depth is None else known_depth.to(device)
             on_step(Progress("photo", 0, 1))
-            close_up = read_close_up(photo, picture, 1 if legacy else generator.config.close_up, fit=fit)
-            state = generator.start(
-                picture.image.to(device),
-                focal_px=focal_px,
-                depth=known_depth,
-                camera=camera,
-                close_up=None if close_up is None else close_up.to(device),
-                pictures=pictures,
-                prompt=prompt,
-                seed=seed,
-            )
+            state = given.start(generator, camera=camera, prompt=prompt, seed=seed)
             manifest = Manifest(
                 preset=preset.name,
                 height=height,
                 width=width,
                 chunk_frames=preset.chunk_frames,
                 seed=seed,
-                source=made_from(photo, depth, fov_deg, depth_model, legacy, views),
+                source=source.described(),
                 licences=_licences(preset, generator),
                 depth_network=generator.depth.name,
                 reference_depth=depth_quantile(state.first.depth, generator.config.reference_quantile),
