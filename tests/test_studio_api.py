@@ -1,6 +1,7 @@
 """The HTTP API with its typed client, around real networks, untrained and tiny, in the process that generates."""
 
 import io
+import threading
 
 import numpy as np
 import pytest
@@ -14,10 +15,12 @@ from fastapi.testclient import TestClient
 
 from photowalk import World
 from photowalk.geometry import path_files
-from photowalk.studio import schemas
+from photowalk.scene.images import write_atomically
+from photowalk.studio import job_queue, scenery, schemas
 from photowalk.studio.access import Access
 from photowalk.studio.api import create_app
 from photowalk.studio.client import Client, RefusedError
+from photowalk.studio.errors import NotFoundError
 from photowalk.studio.horizon import up_of
 from photowalk.studio.planning import cameras_at, fov_deg
 from photowalk.studio.service import PATH_FILES, Studio
@@ -180,6 +183,73 @@ def test_keyframes_are_walked_to(running, ann, world):
     assert plan.poses[0].position == pytest.approx((0, 0, 0), abs=1e-5)
     assert plan.poses[0].fov_deg == pytest.approx(50, abs=1e-3)
     assert float(fov_deg(studio.scenery("ann", world).cameras)[-1]) == pytest.approx(50, abs=1e-3)
+
+
+def test_keyframes_are_not_walked_to_from_elsewhere_than_they_were_planned_from(running, ann, world):
+    studio, *_ = running
+    poses = [schemas.Pose(position=(x, 0.0, 0.0), wxyz=(1.0, 0.0, 0.0, 0.0), fov_deg=50.0) for x in (0.1, 0.2)]
+    first, second = (ann.extend(world, keyframes=[pose]) for pose in poses)
+    files = [studio.library.upload(job.order.cameras) for job in (first, second)]
+    assert ann.wait(first).state == "done"
+    frames = ann.world(world).frames
+    with pytest.raises(RefusedError, match="gone on since"):
+        ann.wait(second)
+    assert ann.world(world).frames == frames
+    assert all(file.exists() for file in files), "a job that failed can be tried again"
+    ann.delete(world)
+    assert not any(file.exists() for file in files)
+
+
+def test_the_last_chunk_is_made_again_along_the_same_cameras(running, ann, world):
+    studio, *_ = running
+    ann.wait(ann.extend(world, f"right 20deg in {2 * CHUNK_FRAMES} frames", seed=1))
+    before, cameras = ann.world(world), studio.scenery("ann", world).cameras
+    assert ann.wait(ann.reroll(world, seed=99)).state == "done"
+    after = ann.world(world)
+    assert [chunk.key for chunk in after.chunks[:-1]] == [chunk.key for chunk in before.chunks[:-1]]
+    assert after.chunks[-1].key != before.chunks[-1].key
+    torch.testing.assert_close(
+        studio.scenery("ann", world).cameras.camera_from_world, cameras.camera_from_world, rtol=0, atol=1e-5
+    )
+    with pytest.raises(RefusedError, match="photo alone"):
+        ann.reroll(ann.branch(world, 0).id)
+
+
+def test_a_world_that_was_made_and_walked_is_not_made_again(running, ann, walked, world):
+    studio, *_ = running
+    order = schemas.Create(photo=studio.library.about("ann", walked.id).photo)
+    assert ann.wait(studio.queue.submit("ann", world, order)).state == "done"  # as one that was never told of as done
+    assert ann.world(world).frames == walked.frames
+
+
+def test_a_disk_that_is_full_for_a_moment_does_not_end_the_queue(ann, world, monkeypatch):
+    def full_for_the_queue(file, fill):
+        if threading.current_thread().name == "job queue":
+            raise OSError(28, "No space left on device")
+        write_atomically(file, fill)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job_queue, "write_atomically", full_for_the_queue)
+        job = ann.extend(world, ONE_CHUNK)
+        with pytest.raises(RefusedError, match="No space left"):
+            ann.wait(job)
+    assert ann.wait(ann.resume(job.id)).state == "done"
+
+
+def test_a_picture_wants_its_chunk_alone_and_a_long_world_is_read_once(running, world, monkeypatch):
+    studio, *_ = running
+    folder, cache = studio.library.folder("ann", world), scenery.SceneryCache()
+    read = []
+    prepared = scenery._prepared
+    monkeypatch.setattr(scenery, "_prepared", lambda chunk: read.append(chunk) or prepared(chunk))
+    monkeypatch.setattr(scenery, "MAX_CHUNKS_KEPT", 1)
+    picture = cache.picture(folder, CHUNK_FRAMES)
+    assert len(read) == 1
+    assert cache.get(folder).chunks[1].pictures[-1] == picture
+    cache.get(folder)
+    assert len(read) == 2
+    with pytest.raises(NotFoundError, match=f"frames 0 to {CHUNK_FRAMES}"):
+        cache.picture(folder, CHUNK_FRAMES + 1)
 
 
 def test_camera_files_become_keyframes_from_where_the_walk_stands(running, ann, walked, tmp_path):

@@ -87,7 +87,9 @@ def test_a_studio_without_tokens_answers_its_own_pages_only(studio):
     http = TestClient(app, base_url="http://localhost:8008")
     assert http.get("/api/worlds").status_code == 200
     assert http.get("/api/worlds", headers={"host": "evil.example"}).status_code == 403  # rebound name
+    assert http.get("/api/worlds", headers={"host": "["}).status_code == 403
     foreign = {"origin": "http://evil.example"}
+    assert http.post("/api/jobs/0123456789abcdef/cancel", headers={"origin": "http://["}).status_code == 403
     assert http.post("/api/jobs/0123456789abcdef/cancel", headers=foreign).status_code == 403
     own = {"origin": "http://localhost:8008"}
     assert http.post("/api/jobs/0123456789abcdef/cancel", headers=own).status_code == 404

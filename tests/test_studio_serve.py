@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+from studio import make_photo
 from worlds import make_world
 
 pytest.importorskip("viser", reason="the extra 'studio' is not installed")
@@ -16,6 +17,7 @@ import httpx
 
 from photowalk.cli import main
 from photowalk.studio import serve
+from photowalk.world.disk import lock
 
 
 def start(*arguments):
@@ -75,6 +77,16 @@ def test_what_cannot_be_served_says_why(tmp_path, capsys):
     assert "no photo or world" in capsys.readouterr().err
     assert main(["studio", "--preset", "huge", *root]) == 2
     assert "no preset 'huge'" in capsys.readouterr().err
+    assert main(["studio", "--port", "99999", *root]) == 2
+    assert "from 0 to 65535, got 99999" in capsys.readouterr().err
+    (tmp_path / "studio").mkdir(exist_ok=True)
+    with lock(tmp_path / "studio"):
+        assert main(["studio", "--port", "0", *root]) == 2
+    assert "served by another studio" in capsys.readouterr().err
+    photo = make_photo(tmp_path / "room.png")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert main(["studio", str(photo), "--port", str(taken.getsockname()[1]), *root]) == 2
+    assert not list((tmp_path / "studio").glob("jobs/*")), "nothing is begun where nothing can be served"
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert main(["studio", "--port", str(taken.getsockname()[1]), *root]) == 2
     assert "choose another with --port" in capsys.readouterr().err

@@ -118,6 +118,9 @@ class Client:
         wish = schemas.ExtendRequest(path=path, keyframes=keyframes or [], prompt=prompt, seed=seed, steps=steps)
         return self._post(f"/worlds/{world}/extend", wish, schemas.Job)
 
+    def reroll(self, world: str, seed: int | None = None) -> schemas.Job:
+        return self._post(f"/worlds/{world}/reroll", schemas.RerollRequest(seed=seed), schemas.Job)
+
     def go_on(self, world: str) -> schemas.Job:
         return self._post(f"/worlds/{world}/continue", None, schemas.Job)
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from photowalk.scene.images import write_atomically
 from photowalk.studio import schemas
 from photowalk.studio.errors import ConflictError, NotFoundError, TooManyError
-from photowalk.studio.library import Library, new_identifier
+from photowalk.studio.library import Library, key_of, new_identifier
 from photowalk.studio.worker import End, LoadPreset, Place, Step, Task, work
 from photowalk.world.disk import WorldError
 from photowalk.world.session import World
@@ -183,15 +183,15 @@ class JobQueue:
                 try:
                     task = self._begin(job)
                 except (WorldError, NotFoundError, OSError) as error:
-                    self._put(job.model_copy(update={"state": "failed", "message": str(error)}))
+                    self._record(job.model_copy(update={"state": "failed", "message": str(error)}))
                     continue
                 self._last_turn[job.user] = time.monotonic()
                 self._running = job.id
-                self._put(self._jobs[job.id].model_copy(update={"state": "running"}))
+                self._record(self._jobs[job.id].model_copy(update={"state": "running"}))
             end = self._attend(task)
             with self._changed:
                 self._running = None
-                if not self._closed:
+                if not self._closed or end.outcome == "done":  # what was stopped by closing is offered again
                     self._finish(end)
 
     def _next(self) -> schemas.Job | None:
@@ -210,8 +210,12 @@ class JobQueue:
                     raise WorldError("this world has no interrupted walk to continue; plan a new one")
                 base = unfinished.first_chunk
             else:
-                world.abandon()
                 base = len(world.manifest.chunks)
+                if job.order.after not in (None, key_of(world.manifest.chunks[-1])):
+                    raise WorldError("the world has gone on since this walk was planned; plan it anew from its end")
+                store = WorldStore(folder)
+                with store.locked():
+                    store.drop_job()
             job = job.model_copy(update={"base": base})
             self._put(job)
         return Task(
@@ -281,7 +285,7 @@ class JobQueue:
         job = self._jobs[end.job]
         state = {"yielded": "waiting"}.get(end.outcome, end.outcome)
         self._live[end.job].cancelled_at, self._live[end.job].asked_to_yield = None, False
-        self._put(job.model_copy(update={"state": state, "message": end.message}))
+        self._record(job.model_copy(update={"state": state, "message": end.message}))
         finished = [job for job in self.jobs(job.user) if job.state in schemas.FINISHED]
         for old in finished[MAX_KEPT:]:
             self._drop(old)
@@ -332,13 +336,25 @@ class JobQueue:
         kept = job.model_copy(update={"place": 0, "progress": schemas.Progress()})
         text = kept.model_dump_json(indent=1)
         write_atomically(self._file(job.id), lambda file: file.write_text(text, encoding="utf-8"))
-        self._jobs[job.id] = kept
+        self._show(kept)
+
+    def _record(self, job: schemas.Job) -> None:
+        """As `_put`, but a disk without room does not end the queue: the file then says what was said before."""
+        try:
+            self._put(job)
+        except OSError:
+            self._show(job)
+
+    def _show(self, job: schemas.Job) -> None:
+        self._jobs[job.id] = job
         self._live.setdefault(job.id, _Live())
         self._changed.notify_all()
         self._announce(job.user)
 
     def _drop(self, job: schemas.Job) -> None:
         self._file(job.id).unlink(missing_ok=True)
+        if isinstance(job.order, schemas.Extend | schemas.Expand) and job.order.cameras is not None:
+            self.library.upload(job.order.cameras).unlink(missing_ok=True)
         self._jobs.pop(job.id, None)
         self._live.pop(job.id, None)
 

@@ -29,6 +29,7 @@ from photowalk.studio import schemas
 from photowalk.studio.errors import NotFoundError, StudioError
 from photowalk.studio.horizon import horizon_of
 from photowalk.world.disk import WorldError
+from photowalk.world.manifest import ChunkEntry
 from photowalk.world.session import World
 from photowalk.world.store import WorldStore
 
@@ -47,6 +48,11 @@ class About:
 
 
 _SAID = {field.name for field in fields(About)}
+
+
+def key_of(entry: ChunkEntry) -> str:
+    """What a chunk is known by: with other frames it is another key."""
+    return entry.files["frames.mkv"].sha256[:16]
 
 
 def new_identifier() -> str:
@@ -116,7 +122,8 @@ class Library:
             "branched_at": about.branched_at,
         }
         if not (folder / "world.json").is_file():
-            return schemas.World(**known, ready=False)
+            gone = f"there is no world in {folder} any more; put it back, or delete its entry here"
+            return schemas.World(**known, ready=False, problem=gone if about.elsewhere else "")
         try:
             summary = self._summary(folder)
         except (WorldError, OSError) as error:
@@ -141,7 +148,7 @@ class Library:
                 index=index,
                 first_frame=starts[index],
                 notes=list(chunk["notes"]),
-                key=entries[index].files["frames.mkv"].sha256[:16],
+                key=key_of(entries[index]),
                 **{name: chunk[name] for name in names},
             )
             for index, chunk in enumerate(facts["chunks"])

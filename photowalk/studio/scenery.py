@@ -24,12 +24,12 @@ from photowalk.scene.images import to_bytes
 from photowalk.scene.types import View
 from photowalk.studio import schemas
 from photowalk.studio.errors import NotFoundError
-from photowalk.world.manifest import Manifest
+from photowalk.world.manifest import ChunkEntry, Manifest
 from photowalk.world.state import Chunk
 from photowalk.world.store import WorldStore
 
 MAX_WORLDS_KEPT = 32
-MAX_CHUNKS_KEPT = 64  # of all worlds, about 8 MB each at nano's size
+MAX_CHUNKS_KEPT = 64  # of all worlds, about 8 MB each at nano's size; of one that has more, all
 
 
 @dataclass(frozen=True)
@@ -73,12 +73,8 @@ class Scenery:
 
     def picture(self, frame: int) -> bytes:
         """JPEG. Raises NotFoundError."""
-        start = 0
-        for chunk in self.chunks:
-            if start <= frame < start + len(chunk.pictures):
-                return chunk.pictures[frame - start]
-            start += len(chunk.pictures)
-        raise NotFoundError(f"this world has frames 0 to {start - 1}, there is no frame {frame}")
+        index, within = _place_of(frame, [len(chunk.pictures) for chunk in self.chunks])
+        return self.chunks[index].pictures[within]
 
     def cloud(self, first_chunk: int = 0, last_chunk: int | None = None) -> tuple[Tensor, Tensor]:
         """Points [N, 3] and their colours, uint8 [N, 3], of some chunks."""
@@ -125,6 +121,12 @@ class SceneryCache:
         chunks = tuple(self._chunk(store, index) for index in range(len(store.manifest.chunks)))
         return Scenery(store.manifest, chunks, self._surfaces(store.manifest, chunks))
 
+    def picture(self, folder: str | Path, frame: int) -> bytes:
+        """JPEG of a frame, of whose world nothing but its chunk is read. Raises NotFoundError, WorldError."""
+        store = WorldStore(folder)
+        index, within = _place_of(frame, [entry.frames for entry in store.manifest.chunks])
+        return self._chunk(store, index).pictures[within]
+
     def _surfaces(self, manifest: Manifest, chunks: tuple[ChunkScenery, ...]) -> Surfaces | None:
         key = tuple(entry.files["depth.safetensors"].sha256 for entry in manifest.chunks)
         with self._reading:
@@ -135,8 +137,7 @@ class SceneryCache:
             return self._known[key]
 
     def _chunk(self, store: WorldStore, index: int) -> ChunkScenery:
-        files = store.manifest.chunks[index].files
-        key = files["frames.mkv"].sha256 + files["depth.safetensors"].sha256 + files["cameras.safetensors"].sha256
+        key = _key(store.manifest.chunks[index])
         with self._lock:
             if key in self._chunks:
                 self._chunks.move_to_end(key)
@@ -148,9 +149,30 @@ class SceneryCache:
             scenery = _prepared(store.chunk(index))
             with self._lock:
                 self._chunks[key] = scenery
-                while len(self._chunks) > MAX_CHUNKS_KEPT:
-                    self._chunks.popitem(last=False)
+                self._make_room({_key(entry) for entry in store.manifest.chunks})
         return scenery
+
+    def _make_room(self, wanted: set[str]) -> None:
+        """Drop what was not looked at for longest. Nothing `wanted`: of a world that is longer than all that is kept,
+        every look would otherwise read everything again."""
+        others = [key for key in self._chunks if key not in wanted]
+        for key in others[: max(len(self._chunks) - MAX_CHUNKS_KEPT, 0)]:
+            del self._chunks[key]
+
+
+def _place_of(frame: int, lengths: list[int]) -> tuple[int, int]:
+    """The chunk that holds a frame, and its number there. Raises NotFoundError."""
+    start = 0
+    for index, length in enumerate(lengths):
+        if start <= frame < start + length:
+            return index, frame - start
+        start += length
+    raise NotFoundError(f"this world has frames 0 to {start - 1}, there is no frame {frame}")
+
+
+def _key(entry: ChunkEntry) -> str:
+    names = ("frames.mkv", "depth.safetensors", "cameras.safetensors")
+    return "".join(entry.files[name].sha256 for name in names)
 
 
 def _views(chunks: tuple[ChunkScenery, ...]) -> list[View]:

@@ -58,6 +58,7 @@ class Extend(Value):
     kind: Literal["extend"] = "extend"
     path: str | None = None  # a preset or a sentence; None: finish the walk that was interrupted
     cameras: str | None = None  # a file of the studio's own, instead of a path
+    after: str | None = None  # the key of the chunk that the cameras go on from
     prompt: Prompt | None = None
     seed: Seed | None = None
     steps: int | None = None
@@ -220,6 +221,10 @@ class ExtendRequest(PathRequest):
 
 class CountRequest(Value):
     count: Annotated[int, Field(ge=1, le=10_000)] = 1
+
+
+class RerollRequest(Value):
+    seed: Seed | None = None  # the world's when not given
 
 
 class BranchRequest(Value):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import stat
 import threading
 import time
 import webbrowser
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from photowalk.studio.service import Studio
 from photowalk.studio.site import create_site
 from photowalk.studio.viewer import Viewer
 from photowalk.studio.worker import Place
+from photowalk.world.disk import WorldBusyError, lock
 
 DEFAULT_PORT = 8008
 
@@ -62,26 +64,44 @@ def serve(
 ) -> None:
     """Serve until interrupted. `opened`, a photo or a world folder, is shown first; `place`, which another process
     calls, says where the networks lie. Prints the links to open."""
-    access = choose_access(root, address.host, users)
-    studio = Studio(root, preset=preset, place=place, captioner=captioner)
-    studio.queue.prepare()
-    first = "" if opened is None else _open(studio, next(iter(access.tokens), access.open_to or "me"), Path(opened))
-    app = create_studio_app(studio, access)
-    listening = _listen(address)
-    port = listening.getsockname()[1]
-    host = "localhost" if is_loopback(address.host) else address.host
+    with _alone(root), _listen(address) as listening:
+        access = choose_access(root, address.host, users)
+        studio = Studio(root, preset=preset, place=place, captioner=captioner)
+        studio.queue.prepare()
+        first = "" if opened is None else _open(studio, next(iter(access.tokens), access.open_to or "me"), Path(opened))
+        app = create_studio_app(studio, access)
+        _tell(studio, access, address.host, listening.getsockname()[1], first, open_browser)
+        Server(app, studio).run(sockets=[listening])
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Two studios on one folder would run each other's jobs."""
+    root.mkdir(parents=True, exist_ok=True, mode=stat.S_IRWXU)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(lock(root))
+        except WorldBusyError as error:
+            raise StudioError(
+                f"{root} is served by another studio; open the link that it printed, or choose another --folder"
+            ) from error
+        yield
+
+
+def _tell(studio: Studio, access: Access, address: str, port: int, first: str, open_browser: bool) -> None:
+    """Print the links to open, and open one."""
+    host = "localhost" if is_loopback(address) else f"[{address}]" if ":" in address else address
     base = f"http://{host}:{port}/"
     fragment = f"#{first}" if first else ""
     links = {user: f"{base}?token={token}{fragment}" for user, token in access.tokens.items()}
     print(f"photowalk studio, worlds in {studio.root}")
     for user, link in (links or {"": base + fragment}).items():
         print(f"  open {link}" + (f"   (for {user})" if len(links) > 1 else ""), flush=True)
-    if not is_loopback(address.host):
+    if not is_loopback(address):
         print("  reachable by others: the connection is not encrypted; put a TLS proxy or an SSH tunnel before it")
     if open_browser:
         link = next(iter(links.values()), base + fragment)
         threading.Thread(target=_open_browser, args=(link,), daemon=True).start()
-    Server(app, studio).run(sockets=[listening])
 
 
 class Server(uvicorn.Server):
@@ -118,8 +138,11 @@ def _open(studio: Studio, user: str, path: Path) -> str:
 
 
 def _listen(address: Address) -> socket.socket:
+    if not 0 <= address.port <= 65535:
+        raise StudioError(f"a port is a number from 0 to 65535, got {address.port}; 0 takes a free one")
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     try:
-        return socket.create_server((address.host, address.port), backlog=128)
+        return socket.create_server((address.host, address.port), family=family, backlog=128)
     except OSError as error:
         raise StudioError(
             f"port {address.port} of {address.host} cannot be used ({error.strerror}); "

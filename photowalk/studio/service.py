@@ -12,7 +12,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
 
@@ -30,11 +30,13 @@ from photowalk.studio.access import MAX_UPLOAD_BYTES
 from photowalk.studio.errors import ConflictError, NotFoundError, StudioError
 from photowalk.studio.horizon import Up, up_of
 from photowalk.studio.job_queue import JobQueue
-from photowalk.studio.library import About, Library
+from photowalk.studio.library import About, Library, key_of
 from photowalk.studio.scenery import Scenery, SceneryCache
 from photowalk.studio.worker import LoadPreset, Place
+from photowalk.world.manifest import Manifest
 from photowalk.world.placement import choose_placement
 from photowalk.world.session import World
+from photowalk.world.store import WorldStore
 
 MAX_WORLDS = 200  # of one user
 EXPORTS = {
@@ -159,14 +161,37 @@ class Studio:
         return planning.plan_walk(scenery, request).answer(scenery.manifest.chunk_frames)
 
     def extend(self, user: str, world: str, request: schemas.ExtendRequest) -> schemas.Job:
-        planned = planning.plan_walk(self.scenery(user, world), request)
-        cameras = None
+        scenery = self.scenery(user, world)
+        planned = planning.plan_walk(scenery, request)
+        wish = {"prompt": request.prompt, "seed": request.seed, "steps": request.steps}
         if request.keyframes or not request.avoid:
-            cameras = uploads.keep_cameras(planned.cameras[1:], self.library.root / "uploads")
-        order = schemas.Extend(
-            path=request.path, cameras=cameras, prompt=request.prompt, seed=request.seed, steps=request.steps
-        )
-        return self.queue.submit(user, world, order)
+            return self._follow(user, world, planned.cameras[1:], scenery.manifest, **wish)
+        return self.queue.submit(user, world, schemas.Extend(path=request.path, **wish))
+
+    def reroll(self, user: str, world: str, seed: int | None) -> schemas.Job:
+        """Make the last chunk again, along the same cameras. Redo takes the old one back until the new one is there."""
+        self._idle(user, world)
+        store = WorldStore(self._folder(user, world))
+        chunks = store.manifest.chunks
+        if len(chunks) < 2:
+            raise ConflictError("this world holds the photo alone; there is no chunk that could be made again")
+        cameras, prompt = store.cameras()[-chunks[-1].frames :], chunks[-1].prompt
+        self.undo(user, world, 1)
+        try:
+            return self._follow(user, world, cameras, WorldStore(store.folder).manifest, prompt=prompt, seed=seed)
+        except BaseException:
+            self.redo(user, world, 1)
+            raise
+
+    def _follow(self, user: str, world: str, cameras: Cameras, manifest: Manifest, **wish: Any) -> schemas.Job:
+        """Walk on along cameras that go on from where the manifest ends."""
+        file = uploads.keep_cameras(cameras, self.library.root / "uploads")
+        order = schemas.Extend(cameras=file, after=key_of(manifest.chunks[-1]), **wish)
+        try:
+            return self.queue.submit(user, world, order)
+        except BaseException:
+            self.library.upload(file).unlink(missing_ok=True)
+            raise
 
     def expand(self, user: str, world: str, request: schemas.ExpandRequest) -> schemas.Expansion:
         """What could be said of the way that is planned: at once by the template, by a job where pictures are looked
@@ -220,6 +245,10 @@ class Studio:
 
     def scenery(self, user: str, world: str) -> Scenery:
         return self.sceneries.get(self._folder(user, world))
+
+    def picture(self, user: str, world: str, frame: int) -> bytes:
+        """JPEG of one frame."""
+        return self.sceneries.picture(self._folder(user, world), frame)
 
     def warm(self, user: str, world: str) -> None:
         """Read a world that is about to be looked at, in the background."""

@@ -128,6 +128,8 @@ class _Worker:
     def _perform(self, task: Task) -> str:
         order, watch = task.order, _Watch(self, task.job)
         if isinstance(order, schemas.Create):
+            if (task.folder / "world.json").exists():  # it was made, and perhaps walked, before this was told
+                return ""
             self._make(task, watch, task.uploads / order.photo, order.prompt, order.seed, order.fov_deg)
         elif isinstance(order, schemas.Expand):
             return self._expand(task, order)

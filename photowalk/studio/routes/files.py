@@ -25,7 +25,7 @@ def file_routes(studio: Studio) -> APIRouter:
     @router.get("/worlds/{world}/frames/{frame}.jpg", tags=["files"], response_class=Response)
     def get_frame(user: User, world: Identifier, frame: int, key: str = "") -> Response:
         """Give the chunk's `key` to have the picture kept by the browser: with another key it is another picture."""
-        picture = studio.scenery(user, world).picture(frame)
+        picture = studio.picture(user, world, frame)
         kept = "private, max-age=31536000, immutable" if key else "private, no-cache"
         return Response(picture, media_type="image/jpeg", headers={"cache-control": kept})
 

@@ -43,6 +43,11 @@ def walking_routes(studio: Studio) -> APIRouter:
         """Walk on. The path is planned from the last frame there is when the job's turn comes."""
         return studio.extend(user, world, wish)
 
+    @router.post("/worlds/{world}/reroll", status_code=202, tags=["walking"])
+    def reroll(user: User, world: Identifier, wish: schemas.RerollRequest) -> schemas.Job:
+        """Undo the last chunk and make another one along its cameras."""
+        return studio.reroll(user, world, wish.seed)
+
     @router.post("/worlds/{world}/expand", tags=["walking"])
     def expand(user: User, world: Identifier, wish: schemas.ExpandRequest) -> schemas.Expansion:
         """Write a prompt out for a planned walk: at once, or by a job whose message it becomes."""

@@ -18,12 +18,14 @@ function dismiss(job) {
 }
 
 export function showJobs() {
-  const recent = state.jobs.filter((job) => !dismissed.has(job.id) && (["waiting", "running", "interrupted"].includes(job.state) || (job.state === "failed" && Date.now() / 1000 - job.created < 3600)));
+  const making = state.world && !state.world.ready && state.jobs.find((job) => job.world === state.world.id);
+  const recent = state.jobs.filter((job) => !dismissed.has(job.id) && (["waiting", "running", "interrupted"].includes(job.state) || (job.state === "failed" && Date.now() / 1000 - job.created < 3600) || (job === making && job.state === "cancelled")));
   const mine = recent.filter((job) => !state.world || job.world === state.world.id || job.state === "running");
   reconcile($("jobs"), mine.slice(0, 4).reverse());
   if (state.world && !state.world.ready) {
-    const job = state.jobs.find((other) => other.world === state.world.id);
-    $("making-text").textContent = job?.state === "failed" ? job.message : job?.state === "waiting" ? `Waiting for a turn, place ${job.place} in the queue ...` : "Estimating depth ...";
+    const job = making;
+    const told = { failed: job?.message, cancelled: "This was cancelled before the world was made.", waiting: `Waiting for a turn, place ${job?.place} in the queue ...` };
+    $("making-text").textContent = state.world.problem || (told[job?.state] ?? "Estimating depth ...");
     // A quick job is over before the page has heard of it, or before it knows the world that it asked for.
     if (job?.state === "done" && state.heeded !== job.id) {
       state.heeded = job.id;
@@ -58,6 +60,7 @@ function fill(box, job) {
     waiting: `Waiting for a turn, place ${job.place} in the queue`,
     running: progress.stage ? `${STAGES[progress.stage] ?? progress.stage}${counted}` : "getting ready",
     interrupted: "The studio was stopped meanwhile. What was finished is kept.",
+    cancelled: "It was cancelled.",
     failed: job.message,
   }[job.state] ?? job.state;
   const bar = box.querySelector("progress");
@@ -78,6 +81,7 @@ function fill(box, job) {
       waiting: [button("Cancel", act("cancel"))],
       running: [button("Cancel", act("cancel"))],
       interrupted: [button("Go on", act("resume")), button("Drop it", act("cancel"))],
+      cancelled: [button("Try again", act("resume"))],
       failed: [button("Try again", act("resume")), button("Close", async () => dismiss(job))],
     }[wish] ?? [];
     box.querySelector(".buttons").replaceChildren(...buttons);

@@ -46,23 +46,19 @@ function aboutChunk(chunk, name) {
   if (chunk.notes.length) facts.Notes = chunk.notes.join("; ");
   $("chunk-facts").replaceChildren(...Object.entries(facts).flatMap(([key, value]) => [element("dt", {}, key), element("dd", {}, String(value))]));
   const last = chunk.index === state.world.chunks.length - 1;
-  $("chunk-reroll").hidden = !last || chunk.index === 0 || chunk.path === "cameras";
+  $("chunk-reroll").hidden = !last || chunk.index === 0;
   const dialog = $("about-chunk");
   dialog.returnValue = "";
   dialog.showModal();
   dialog.onclose = () => {
     if (dialog.returnValue === "branch") branch(chunk.index);
-    if (dialog.returnValue === "reroll") reroll(chunk);
+    if (dialog.returnValue === "reroll") reroll();
   };
 }
 
-async function reroll(chunk) {
-  const id = state.world.id;
-  await trying(async () => {
-    await ask("POST", `/api/worlds/${id}/undo`, {});
-    const seed = crypto.getRandomValues(new Uint32Array(1))[0] >>> 1;
-    await ask("POST", `/api/worlds/${id}/extend`, { path: chunk.path, prompt: chunk.prompt || null, seed });
-  });
+async function reroll() {
+  const seed = crypto.getRandomValues(new Uint32Array(1))[0] >>> 1;
+  await trying(() => ask("POST", `/api/worlds/${state.world.id}/reroll`, { seed }));
   changed();
 }
 
@@ -115,6 +111,7 @@ function showPlaying(playing) {
 export function play() {
   const video = $("video");
   if (!$("pip").hidden && !video.paused) return stopPlaying();
+  if (!state.world.files.includes("walk.mp4")) return toast("The film of a walk is written when the walk is finished.");
   const source = fileOf(state.world, "walk.mp4");
   if (video.getAttribute("src") !== source) video.src = source;
   video.currentTime = state.frame >= state.world.frames - 1 ? 0 : state.frame / FPS;
