@@ -177,6 +177,19 @@ def test_an_off_centre_lens_keeps_its_centre(tmp_path):
     assert (x, y) == pytest.approx((2 * float(u) / 64 - 1, 1 - 2 * float(v) / 48), abs=1e-4)
 
 
+def test_the_walks_lens_zooms_as_the_walk_did(tmp_path):
+    cameras = walk()
+    cameras.intrinsics[:, 0, 0] *= torch.linspace(1, 2, len(cameras)).to(cameras.intrinsics)
+    contents = Contents("zoomed", cameras, level(cameras[0]), some_splats())
+    format_of("a.usdc").write(tmp_path / "a.usdc", contents)
+    stage = Usd.Stage.Open(str(tmp_path / "a.usdc"))
+    lens = UsdGeom.Camera.Get(stage, "/World/Cameras/walk")
+    for frame, (fx, *_) in enumerate(cameras.intrinsics[:, 0].tolist()):
+        seen = lens.GetCamera(Usd.TimeCode(frame))
+        assert seen.horizontalAperture / seen.focalLength == pytest.approx(cameras.width / fx, rel=1e-4)
+    assert UsdGeom.Camera.Get(stage, "/World/Cameras/photo").GetFocalLengthAttr().GetNumTimeSamples() == 0
+
+
 def test_the_package_carries_its_texture_the_right_way_up(tmp_path):
     _, stage = written(tmp_path, mesh=room())
     file = str(tmp_path / "Gäste (neu).usdz")

@@ -6,7 +6,7 @@ import torch
 from disks import smallest_disk
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
 
 from photowalk.scene.images import PhotoError, from_bytes, read_photo, read_png, to_bytes, write_atomically, write_png
 
@@ -52,6 +52,21 @@ def test_colour_modes(tmp_path):
     assert (palette - expected).abs().mean() < 0.05
     grey = read_photo(saved(tmp_path, rgb.convert("L"), "grey.png"), 64, 96).image
     assert torch.equal(grey[0], grey[2])
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_a_photos_colour_profile_is_heeded(tmp_path, mode):
+    """A profile with red and green exchanged, made of that of sRGB by exchanging the names of its primaries."""
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    other = srgb.replace(b"rXYZ", b"....").replace(b"gXYZ", b"rXYZ").replace(b"....", b"gXYZ")
+    other = other.replace("sRGB".encode("utf-16-be"), "Left".encode("utf-16-be"))
+    picture = Image.new(mode, (96, 64), (230, 60, 40, 255)[: len(mode)])
+    seen = {}
+    for name, profile in (("srgb", srgb), ("other", other), ("damaged", b"no profile")):
+        picture.save(tmp_path / f"{name}.png", icc_profile=profile)
+        seen[name] = (read_photo(tmp_path / f"{name}.png", 64, 96).image[:, 30, 40] * 255).tolist()
+    assert seen["srgb"] == seen["damaged"] == pytest.approx([230, 60, 40], abs=1e-3)
+    assert seen["other"] == pytest.approx([60, 230, 40], abs=3)
 
 
 def test_sixteen_bit_greyscale_keeps_its_range(tmp_path):

@@ -239,6 +239,19 @@ def test_a_studio_loop_ends_where_it_began(cameras, tmp_path):
     assert poses_equal(found[-1], found[0])
 
 
+def test_frames_of_transforms_are_walked_in_the_order_of_their_pictures(tmp_path):
+    path_files.write(tmp_path / "walk.json", walk := Cameras.cat([lens()[None]] * 12))
+    walk.camera_from_world[:, 0, 3] = torch.arange(12)
+    path_files.write(tmp_path / "walk.json", walk)
+    content = json.loads((tmp_path / "walk.json").read_text())
+    for index, frame in enumerate(content["frames"]):
+        frame["file_path"] = f"images/{index}.png"
+    content["frames"] = content["frames"][1::2] + content["frames"][::2]
+    (tmp_path / "walk.json").write_text(json.dumps(content))
+    found = path_files.read(tmp_path / "walk.json", lens=lens())
+    torch.testing.assert_close(found.camera_from_world, walk.camera_from_world.double())
+
+
 def test_blender_transforms_have_a_lens_by_angle_and_opengl_axes(tmp_path):
     content = {"camera_angle_x": math.pi / 2, "frames": [{"transform_matrix": np.eye(4).tolist()}] * 2}
     (tmp_path / "transforms.json").write_text(json.dumps(content))

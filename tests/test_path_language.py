@@ -158,6 +158,14 @@ def test_presets_are_named_freely():
         assert torch.equal(walk(name).cameras.camera_from_world, expected.camera_from_world)
 
 
+def test_straight_above_the_start_one_looks_down_at_it_without_a_turn():
+    looked, turned = walk("left 30deg, up 1, look at start"), walk("left 30deg, up 1, look down 90deg")
+    assert len(looked.cameras) == len(turned.cameras)
+    torch.testing.assert_close(
+        looked.cameras.camera_from_world[-1], turned.cameras.camera_from_world[-1], rtol=0, atol=1e-5
+    )
+
+
 def test_standing_still_says_so():
     planned = walk("back to start")
     assert torch.equal(planned.cameras.camera_from_world, photo().camera_from_world.expand(81, 4, 4))
@@ -209,6 +217,14 @@ def test_parse_gives_commands():
         ("roll up 3deg", "'up' at column 6 is not a direction; wanted: left, right"),
         ("zoom around 2", "wanted: in, out"),
         ("speed 0", "is no speed"),
+        ("speed 5frames, forward 1", "'5frames' at column 7 is not a distance or an angle"),
+        ("zoom in 0.5m", "'0.5m' at column 9 is not a share of the depth"),
+        ("forward 10frames", "'10frames' at column 9 is not a distance"),
+        ("left 3 frames", "'3' at column 6 is not a distance"),
+        ("orbit left 30deg around 5frames", "'5frames' at column 25 is not a distance"),
+        ("wait 5m", "'5m' at column 6 is not a number of frames"),
+        ("forward 2 in 3m", "'3m' at column 14 is not a number of frames"),
+        ("forward 2 in 0 frames", "is too few; wanted: more frames than 0"),
         ("speed 1", "only sets a speed"),
         ("forward 99999999", "more than 100000"),
         ("walk.csv", "no such file"),

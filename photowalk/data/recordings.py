@@ -97,9 +97,9 @@ def read_colmap(model: Path, pictures: Path) -> Recording:
 
 
 def read_transforms(file: Path) -> Recording:
-    """The pictures that a transforms.json names, in its order."""
+    """The pictures that a transforms.json names, in the order of their names."""
     try:
-        frames = json.loads(file.read_text(encoding="utf-8"))["frames"]
+        frames = path_files.in_order(json.loads(file.read_text(encoding="utf-8"))["frames"])
         names = [str(frame["file_path"]) for frame in frames]
         depths = [frame.get("depth_file_path") for frame in frames]
     except (OSError, KeyError, IndexError, TypeError, AttributeError, ValueError) as error:

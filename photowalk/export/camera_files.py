@@ -64,5 +64,5 @@ def _images(cameras: Cameras) -> str:
     lines = ["# IMAGE_ID QW QX QY QZ TX TY TZ CAMERA_ID NAME, then a line of points, which is empty"]
     for index, values in enumerate(torch.cat([rotations, translations], dim=1).tolist()):
         numbers = " ".join(f"{value:.12g}" for value in values)
-        lines += [f"{index + 1} {numbers} {index + 1} frame_{index:05d}.png", ""]
+        lines += [f"{index + 1} {numbers} {index + 1} {path_files.FRAME_NAME.format(index)}", ""]
     return "\n".join(lines) + "\n"

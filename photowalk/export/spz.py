@@ -23,7 +23,9 @@ FRACTIONAL_BITS = 11  # positions are rounded to half a millimetre
 POSITION_STEP = 0.25  # of a splat's second longest standard deviation: its place is rounded to a power of two below it
 SCALE_STEP = 2.0 / 16  # of a scale's logarithm, of which the format keeps sixteenths
 OPACITY_STEP = 4.0 / 255
-ROTATION_BITS = 5  # and a sign, of each of the three numbers that tell a rotation: within a degree and a half
+ROTATION_BITS = (
+    5  # and a sign, of each of the three numbers that tell a rotation: within 1.3 degrees on average, 4 at most
+)
 HARMONIC_BITS = (5, 4)  # of -1 to 1, for the first degree and for those above it
 _LARGEST = 2 ** (23 - FRACTIONAL_BITS)  # 24 bits with sign
 _MORTON_BITS = 20

@@ -233,7 +233,7 @@ def _add_cameras(stage: Usd.Stage, contents: Contents) -> None:
         for frame, pose in enumerate(frames.mT.tolist()):
             time = Usd.TimeCode.Default() if name == "photo" else Usd.TimeCode(frame)
             operation.Set(Gf.Matrix4d(pose), time)
-        _set_lens(camera, contents.cameras[0])
+        _set_lens(camera, contents.cameras[: len(frames)])
 
 
 def _camera_poses(cameras: Cameras, level: Tensor) -> Tensor:
@@ -247,13 +247,26 @@ def _camera_poses(cameras: Cameras, level: Tensor) -> Tensor:
 
 
 def _set_lens(camera: UsdGeom.Camera, seen: Cameras) -> None:
-    (fx, _, cx), (_, fy, cy), _ = seen.intrinsics.double().tolist()
+    """The lens of the first frame, and that of every frame [F] where the walk zooms."""
     camera.CreateHorizontalApertureAttr(_APERTURE)
-    camera.CreateFocalLengthAttr(_APERTURE * fx / seen.width)
-    camera.CreateVerticalApertureAttr(_APERTURE * fx / seen.width * seen.height / fy)
-    camera.CreateHorizontalApertureOffsetAttr(_APERTURE * (0.5 - cx / seen.width))
-    camera.CreateVerticalApertureOffsetAttr(_APERTURE * fx / seen.width * (cy - seen.height / 2) / fy)
     camera.CreateClippingRangeAttr(Gf.Vec2f(_NEAR, _FAR))
+    told = [
+        camera.CreateFocalLengthAttr(),
+        camera.CreateVerticalApertureAttr(),
+        camera.CreateHorizontalApertureOffsetAttr(),
+        camera.CreateVerticalApertureOffsetAttr(),
+    ]
+    lenses = seen.intrinsics.double()
+    zooms = not torch.equal(lenses, lenses[:1].expand_as(lenses))
+    for frame, intrinsics in enumerate(lenses.tolist() if zooms else lenses[:1].tolist()):
+        (fx, _, cx), (_, fy, cy), _ = intrinsics
+        focal = _APERTURE * fx / seen.width
+        height, up = focal * seen.height / fy, focal * (cy - seen.height / 2) / fy
+        for attribute, value in zip(told, (focal, height, _APERTURE * (0.5 - cx / seen.width), up)):
+            if frame == 0:
+                attribute.Set(value)
+            if zooms:
+                attribute.Set(value, Usd.TimeCode(frame))
 
 
 def _define_mesh(stage: Usd.Stage, place: str, mesh: Mesh) -> UsdGeom.Mesh:

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import struct
 import zipfile
@@ -57,6 +58,7 @@ _DAMAGE = (
 _OPENGL = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64))
 
 # COLMAP's camera models by id: name, number of parameters; the first parameters are (f, cx, cy) or (fx, fy, cx, cy)
+FRAME_NAME = "frame_{:05d}.png"  # of the picture that belongs to a camera in files that name pictures
 _COLMAP_MODELS = {
     0: ("SIMPLE_PINHOLE", 3),
     1: ("PINHOLE", 4),
@@ -76,11 +78,12 @@ _ONE_FOCAL = {"SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "SIMPLE_RADIAL_FISHEY
 def is_path_file(text: str) -> bool:
     """Whether `text` means a file or folder rather than a sentence: by an ending, a slash, or because it is there."""
     looks = text.lower().endswith(ENDINGS) or "/" in text or "\\" in text or re.fullmatch(r"\S+\.[A-Za-z]\w*", text)
-    return bool(text) and (bool(looks) or (len(text) < 256 and "\n" not in text and Path(text).exists()))
+    return bool(text) and (bool(looks) or ("\n" not in text and len(os.fsencode(text)) < 256 and Path(text).exists()))
 
 
-def read(file: str | Path, *, lens: Cameras) -> Cameras:
-    """A path file -> cameras [F >= 2], float64; `lens`, one camera, stands in where the file has no lens or size."""
+def read(file: str | Path, *, lens: Cameras, fewest: int = 2) -> Cameras:
+    """A path file -> cameras [F >= fewest], float64; `lens`, one camera, stands in where the file has no lens or
+    size."""
     file = Path(file)
     try:
         cameras = _read(file, lens.to("cpu", torch.float64))
@@ -90,8 +93,8 @@ def read(file: str | Path, *, lens: Cameras) -> Cameras:
         raise PathError(
             f"{file}: cannot be read as a path ({_reason(error)}); it may be damaged or cut short"
         ) from error
-    if len(cameras) < 2:
-        raise PathError(f"{file}: holds {len(cameras)} pose(s), a path wants at least 2")
+    if len(cameras) < fewest:
+        raise PathError(f"{file}: holds {len(cameras)} pose(s), a path wants at least {fewest}")
     if len(cameras) > MAX_POSES:
         raise PathError(f"{file}: holds {len(cameras)} poses, more than {MAX_POSES}; thin it out")
     try:
@@ -182,18 +185,22 @@ def _read_json(file: Path, lens: Cameras) -> Cameras:
     readers = {"frames": _read_transforms, "path": _read_keyframes, "cameras": _read_exported}
     for key, reader in readers.items():
         if isinstance(content, dict) and isinstance(content.get(key), list):
-            _need_poses(file, len(content[key]))
+            if not content[key]:
+                raise PathError(f"{file}: holds 0 poses")
             return reader(content, lens)
     raise PathError(f"{file}: is no camera path; a .json path has a list under one of {sorted(readers)}")
 
 
-def _need_poses(file: Path, count: int) -> None:
-    if count < 2:
-        raise PathError(f"{file}: holds {count} pose(s), a path wants at least 2")
+def in_order(frames: list[dict]) -> list[dict]:
+    """The frames of a transforms.json as they were taken: by the names of their pictures, where all have one, since
+    converters list them in the order in which they found their poses."""
+    if not all(isinstance(frame.get("file_path"), str) for frame in frames):
+        return frames
+    return sorted(frames, key=lambda frame: _natural(frame["file_path"]))
 
 
 def _read_transforms(content: dict, lens: Cameras) -> Cameras:
-    frames = content["frames"]
+    frames = in_order(content["frames"])
     poses = torch.tensor([frame["transform_matrix"] for frame in frames], dtype=torch.float64)
     if poses.shape[1:] == (3, 4):
         poses = motions.motion(poses[:, :, :3], poses[:, :, 3])
@@ -217,9 +224,10 @@ def _transforms_lens(values: dict, lens: Cameras) -> Cameras:
 def _write_transforms(file: Path, cameras: Cameras) -> None:
     poses = cameras.to(torch.float64).world_from_camera @ _OPENGL
     frames = []
-    for pose, intrinsics in zip(poses.tolist(), cameras.intrinsics.double().tolist()):
+    for index, (pose, intrinsics) in enumerate(zip(poses.tolist(), cameras.intrinsics.double().tolist())):
         (fx, _, cx), (_, fy, cy), _ = intrinsics
-        frames.append({"transform_matrix": pose, "fl_x": fx, "fl_y": fy, "cx": cx, "cy": cy})
+        named = {"file_path": FRAME_NAME.format(index), "transform_matrix": pose}
+        frames.append({**named, "fl_x": fx, "fl_y": fy, "cx": cx, "cy": cy})
     content = {"camera_model": "OPENCV", "w": cameras.width, "h": cameras.height, "frames": frames}
     file.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
@@ -262,7 +270,8 @@ def _read_text(file: Path, lens: Cameras) -> Cameras:
     lines = [line.split() for line in text.splitlines() if line.strip() and not line.startswith("#")]
     if lines and len(lines[0]) == 1:  # RealEstate10K begins with the address of its video
         lines = lines[1:]
-    _need_poses(file, len(lines))
+    if not lines:
+        raise PathError(f"{file}: holds 0 poses")
     wide = {len(line) for line in lines}
     if wide not in ({8}, {19}):
         raise PathError(
@@ -301,7 +310,8 @@ def read_colmap(folder: Path) -> tuple[dict[int, str], Cameras]:
         if images.is_file() and cameras.is_file():
             lenses = read_lenses(cameras)
             found = sorted(read_images(images), key=lambda image: _natural(image[1]))
-            _need_poses(images, len(found))
+            if not found:
+                raise PathError(f"{images}: holds 0 poses")
             values = torch.tensor([numbers for _, _, numbers, _ in found], dtype=torch.float64)
             pose = motions.motion(_rotation(values[:, :4]), values[:, 4:])
             joined = _stack([lenses[camera] for *_, camera in found])

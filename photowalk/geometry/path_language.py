@@ -50,6 +50,10 @@ _DIRECTIONS = ("left", "right", "up", "down")
 _VERBS = ("forward", "back", *_DIRECTIONS, "turn", "look", "roll", "orbit", "zoom", "wait", "speed")
 _SYNONYMS = {"forwards": "forward", "backward": "back", "backwards": "back", "pause": "wait"}
 _TOKEN = re.compile(r"[,;\n]|[^\s,;]+")
+_KINDS = {"m": "m", "frame": "frames", "frames": "frames"} | dict.fromkeys(
+    ("deg", "degree", "degrees", "\u00b0"), "angle"
+)
+_LENGTH = ("", "m")  # kinds of numbers that are lengths; without a unit they are metres too
 _NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))(deg|degrees|degree|\u00b0|m|frames|frame)?$")
 
 
@@ -210,7 +214,7 @@ def _plan_sentence(
             f"'{text}' would take {natural:.0f} frames, more than {MAX_FRAMES}; shorten it or raise its 'speed'"
         )
     count, notes = lengths.round(natural, f"a motion of {natural:.0f} frames")
-    if natural < 0.5:
+    if natural < 0.5 and all(torch.allclose(step.first, step.last, rtol=0, atol=1e-6) for step in steps):
         notes = [f"the path stands still: it is already where '{text}' leads"]
     states = _sample(steps, count - 1)
     rotation = motions.rotation_from_euler(states[:, 3], states[:, 4], states[:, 5])
@@ -281,9 +285,7 @@ class _Reader:
     def command(self) -> Command:
         command = self._motion()
         if self._next("in"):
-            frames = self._amount("a number of frames")
-            self._next("frames", "frame")
-            command = replace(command, frames=frames)
+            command = replace(command, frames=self._frames(more_than=0))
         if self.at < len(self.words):
             self._fail("does not belong here", ["',' and the next command", "'in 80 frames'"])
         return command
@@ -294,37 +296,35 @@ class _Reader:
             self._one_of(("start",), "a place")
             return Command("return")
         if verb in ("forward", "back"):
-            return Command("move", verb, self._amount("a distance"))
+            return Command("move", verb, self._measure("a distance", *_LENGTH)[0])
         if verb in _DIRECTIONS:
-            amount, angle = self._measure("a distance (step aside) or an angle such as 30deg (turn)")
+            wanted = "a distance (step aside) or an angle such as 30deg (turn)"
+            amount, angle = self._measure(wanted, *_LENGTH, "angle")
             return Command("turn" if angle else "move", verb, amount, angle)
         if verb == "look" and self._next("at"):
             return Command("look", self._one_of(("start",), "a place"))
         if verb == "look" and self._next("ahead"):
             return Command("look", "ahead")
         if verb == "speed":
-            amount, angle = self._measure("a distance or an angle a frame, above 0")
+            amount, angle = self._measure("a distance or an angle a frame, above 0", *_LENGTH, "angle")
             if amount == 0:
                 self.at -= 1
                 self._fail("is no speed", ["a number above 0"])
             return Command("speed", "", amount, angle)
         if verb == "wait":
-            frames = self._amount("a number of frames")
-            self._next("frames", "frame")
-            return Command("wait", frames=frames)
+            return Command("wait", frames=self._frames())
         if verb == "zoom":
-            return Command("zoom", self._one_of(("in", "out"), "a direction"), self._amount("a share of the depth"))
+            way = self._one_of(("in", "out"), "a direction")
+            return Command("zoom", way, self._measure("a share of the depth", "")[0])
         return self._turning(verb)
 
     def _turning(self, verb: str) -> Command:
         directions = ("left", "right") if verb == "roll" else _DIRECTIONS
         direction = self._one_of(directions, "a direction")
-        command = Command(
-            "turn" if verb == "look" else verb, direction, self._amount("an angle such as 30deg", True), True
-        )
+        amount, _ = self._measure("an angle such as 30deg", "angle")
+        command = Command("turn" if verb == "look" else verb, direction, amount, True)
         if verb == "orbit" and self._next("around"):
-            around = self._amount("a distance")
-            command = replace(command, around=around)
+            command = replace(command, around=self._measure("a distance", *_LENGTH)[0])
         return command
 
     def _one_of(self, known: tuple[str, ...], what: str) -> str:
@@ -339,28 +339,30 @@ class _Reader:
         self.at += found
         return found
 
-    def _amount(self, what: str, angle: bool = False) -> float:
-        amount, is_angle = self._measure(what)
-        if angle != is_angle:
+    def _frames(self, more_than: float = -1) -> float:
+        amount, _ = self._measure("a number of frames", "", "frames")
+        if amount <= more_than:
             self.at -= 1
-            self._fail(f"is not {what}", [what])
+            self._fail("is too few", [f"more frames than {more_than:g}"])
         return amount
 
-    def _measure(self, what: str) -> tuple[float, bool]:
-        """A number with its unit, attached or as the next word -> (amount, is an angle)."""
+    def _measure(self, what: str, *kinds: str) -> tuple[float, bool]:
+        """A number with its unit, attached or as the next word, of one of the `kinds` -> (amount, is an angle)."""
         match = _NUMBER.match(self._word())
         if match is None:
             self._fail(f"is not {what}", [what])
         amount, unit = float(match[1]), match[2] or ""
         if amount < 0 or not math.isfinite(amount):
             self._fail("is negative", ["numbers from 0 on", "the opposite direction"])
-        self.at += 1
-        if not unit and self._word() in ("deg", "degree", "degrees"):
+        start, self.at = self.at, self.at + 1
+        if not unit and self._word() in _KINDS:
+            unit = self._word()
             self.at += 1
-            unit = "deg"
-        elif not unit and self._word() == "m":
-            self.at += 1
-        return amount, unit in ("deg", "degree", "degrees", "\u00b0")
+        kind = _KINDS.get(unit, "")
+        if kind not in kinds:
+            self.at = start
+            self._fail(f"is not {what}", [what])
+        return amount, kind == "angle"
 
     def _word(self) -> str:
         return self.words[self.at][0] if self.at < len(self.words) else ""
@@ -456,7 +458,10 @@ def _heading(where: str, state: Tensor, home: Tensor, reference_depth: float) ->
         return torch.stack([state[3], torch.zeros_like(x), torch.zeros_like(x)])
     if float(state[:3].norm()) < 1e-3 * reference_depth:
         return home[3:]
-    return torch.stack([torch.atan2(x, z), torch.atan2(-y, torch.hypot(x, z)), torch.zeros_like(x)])
+    level = float(torch.hypot(x, z)) > 1e-3 * reference_depth  # else it is straight below or above: any way will do
+    return torch.stack(
+        [torch.atan2(x, z) if level else state[3], torch.atan2(-y, torch.hypot(x, z)), torch.zeros_like(x)]
+    )
 
 
 def _unwound(target: Tensor, state: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import math
 import os
 import tempfile
@@ -14,7 +15,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 Fit = Literal["crop", "squash"]
@@ -168,10 +169,29 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
         top = max(float(np.nanmax(values)), 1e-12) if picture.mode == "F" else 65535.0
         scaled = np.nan_to_num(values / top).clip(0, 1)
         picture = Image.fromarray((scaled * 255).round().astype(np.uint8))
+    picture = _in_srgb(picture)
     if picture.has_transparency_data:
         opaque = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", opaque.size, "white"), opaque).convert("RGB")
     return picture.convert("RGB")
+
+
+def _in_srgb(picture: Image.Image) -> Image.Image:
+    """A picture whose profile is of another space (phones: Display P3, cameras: Adobe RGB, presses) in the colours of
+    sRGB. As it is where it has none, or one that cannot be read."""
+    profile = picture.info.get("icc_profile")
+    if not profile or picture.mode not in ("RGB", "RGBA", "CMYK", "L"):
+        return picture
+    try:
+        space = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if "srgb" in ImageCms.getProfileDescription(space).lower():
+            return picture  # untouched to the bit
+        mode = "RGBA" if picture.mode == "RGBA" else "RGB"
+        turned = ImageCms.profileToProfile(picture, space, ImageCms.createProfile("sRGB"), outputMode=mode)
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return picture
+    assert turned is not None  # it is not done in place
+    return turned
 
 
 def _centre_box(size: tuple[int, int], aspect: float) -> tuple[float, float, float, float]:

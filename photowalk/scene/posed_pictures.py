@@ -31,9 +31,9 @@ def read_posed_pictures(file: str | Path, height: int, width: int, *, photo: str
     """All frames but the photo itself. If one of them is named like the photo, poses are relative to it; else they are
     relative to the photo already. Raises PathError, PhotoError, DepthError."""
     file = Path(file)
-    cameras = path_files.read(file, lens=Cameras.from_fov(torch.eye(4), 60.0, height, width))
+    cameras = path_files.read(file, lens=Cameras.from_fov(torch.eye(4), 60.0, height, width), fewest=1)
     try:
-        frames = json.loads(file.read_text(encoding="utf-8"))["frames"]
+        frames = path_files.in_order(json.loads(file.read_text(encoding="utf-8"))["frames"])
         names = [Path(frame["file_path"]) for frame in frames]
     except (KeyError, TypeError, ValueError) as error:
         raise PathError(f"{file}: wants a list 'frames', each with a 'file_path' of its picture ({error})") from error
