@@ -1,5 +1,7 @@
 """The command `photowalk export`, on a world of two chunks."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from photowalk.export.ply import read_splats
 from photowalk.scene.ground import read_ground
 from photowalk.scene.mesh_files import read_mesh
 from photowalk.world.disk import WorldError
+from photowalk.world.store import WorldStore
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +68,14 @@ def test_cameras_need_no_reconstruction(tmp_path, capsys):
     assert "make them with: photowalk reconstruct" in capsys.readouterr().err
 
 
+def test_a_scene_that_is_out_of_date_is_told(world, tmp_path, capsys):
+    shutil.copytree(world.folder, tmp_path / "world")
+    World.open(tmp_path / "world").undo()
+    for name, told in (("a.ply", True), ("a.json", False), ("a.mp4", False)):
+        assert main(["export", str(tmp_path / "world"), str(tmp_path / name)]) == 0
+        assert ("the scene is of" in capsys.readouterr().err) == told
+
+
 def test_what_a_person_corrects_turns_and_scales_what_is_made_from_then_on(world, tmp_path):
     world.correct(metres_per_unit=2.0, up=(0.0, -2.0, -0.2))
     world.export([tmp_path / "after.stl"])
@@ -76,6 +87,11 @@ def test_what_a_person_corrects_turns_and_scales_what_is_made_from_then_on(world
     torch.testing.assert_close(there[:, 2].diff(), 2 * (here @ up).diff(), atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(there.diff(dim=0).norm(dim=1), 2 * here.diff(dim=0).norm(dim=1), atol=1e-3, rtol=1e-3)
     assert World.open(world.folder).info()["scale"]["from"] == "metres as they were corrected by hand"
+    stale = read_ground(world.folder / "scene" / "scene.json")
+    first = WorldStore(world.folder).cameras()[0]
+    ground = stale.corrected(first, up.double(), 2.0)
+    assert (ground.metres_per_unit, ground.up.tolist()) == (2.0, pytest.approx(up.tolist()))
+    assert float(ground.height(first.centres.double())) == pytest.approx(float(stale.height(first.centres.double())))
     world.reconstruct()
     ground = read_ground(world.folder / "scene" / "scene.json")
     assert ground.metres_per_unit == 2.0

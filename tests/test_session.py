@@ -102,6 +102,9 @@ def test_a_cancelled_walk_keeps_its_finished_chunks_and_continues_to_the_same_fr
         world.extend(TWO_CHUNKS, on_step=cancel_in(2, "depth"))
     assert len(world.manifest.chunks) == len(before.chunks) + 1
     assert world.info()["interrupted"]["to_go"] == 1
+    for words in ({"prompt": "a cellar"}, {"seed": 7}, {"negative_prompt": "fog"}, {"captions": {0: "a hall"}}):
+        with pytest.raises(WorldError, match="give a path too"):
+            world.extend(**words)
     continued = reopened(world).extend()
     assert_same_world(continued.state, whole.state)
     assert continued.manifest == whole.manifest

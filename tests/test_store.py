@@ -112,10 +112,25 @@ def test_undone_chunks_are_taken_back_in_order(tmp_path):
     again.verify()
 
 
+def test_a_scene_of_frames_that_were_replaced_is_out_of_date(tmp_path):
+    world = make_world(tmp_path / "world", chunks=3)
+    with world.locked():
+        with world.new_scene():
+            pass
+        assert world.manifest.scene_frames == world.manifest.frames == 1 + 2 * CHUNK_FRAMES
+        world.truncate(2)
+        world.append(make_chunk(7))
+    assert world.manifest.frames == 1 + 2 * CHUNK_FRAMES
+    assert world.manifest.scene_frames == 1 + CHUNK_FRAMES
+
+
 def test_a_branch_lives_on_its_own(tmp_path):
     world = make_world(tmp_path / "world", chunks=3)
+    photo = (world.folder / "photo.png").read_bytes()
+    (world.folder / "photo.png").unlink()  # which is there for people
     branch = world.branch(tmp_path / "branch", 2)
     assert branch.manifest.frames == 1 + CHUNK_FRAMES
+    assert (branch.folder / "photo.png").read_bytes() == photo
     with branch.locked():
         branch.append(make_chunk(7))
     with world.locked():
@@ -200,10 +215,20 @@ def test_folders_that_are_no_world(tmp_path):
             WorldStore(tmp_path / "world")
 
 
-def test_an_empty_folder_may_become_a_world(tmp_path):
+def test_an_empty_folder_may_become_a_world(tmp_path, monkeypatch):
     (tmp_path / "world").mkdir()
     make_world(tmp_path / "world")
     assert WorldStore(tmp_path / "world").load().frames == 1
+    for name in ("empty", "later"):
+        (tmp_path / f"link to {name}").symlink_to(tmp_path / name)
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "later"):
+        make_world(tmp_path / f"link to {name}")
+        assert WorldStore(tmp_path / name).load().frames == 1
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(WorldError, match="in use; name a new folder"):
+        make_world(".")
 
 
 def test_nothing_is_left_of_a_world_that_could_not_be_made(tmp_path):

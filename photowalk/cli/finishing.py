@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 import re
+from typing import TYPE_CHECKING
 
-from photowalk.cli.bars import progress_bars
+from photowalk.cli.bars import note, progress_bars
 from photowalk.cli.options import command
+
+if TYPE_CHECKING:
+    from photowalk import World
 
 
 def add_commands(commands) -> None:
@@ -62,17 +66,35 @@ def reconstruct(options: argparse.Namespace) -> None:
 
 
 def simulate(options: argparse.Namespace) -> None:
+    from photowalk import World
     from photowalk.simulate import simulate_world
 
     report = simulate_world(options.world, seconds=options.seconds)
+    _tell_if_stale(World.open(options.world))
     print("\n".join(report.lines()))
 
 
 def export(options: argparse.Namespace) -> None:
-    from photowalk import World
+    from pathlib import Path
 
-    World.open(options.world).export(options.files)
+    from photowalk import World
+    from photowalk.export.formats import format_of
+
+    world = World.open(options.world)
+    world.export(options.files)
+    walks = [file for file in map(Path, options.files) if file.suffix.lower() == ".mp4"]
+    if any(format_of(file).scene for file in map(Path, options.files) if file not in walks):
+        _tell_if_stale(world)
     print(", ".join(options.files))
+
+
+def _tell_if_stale(world: World) -> None:
+    made, frames = world.manifest.scene_frames, world.manifest.frames
+    if made != frames:
+        note(
+            f"the scene is of {made} frames, not of the walk as it is now, which has {frames}; make it anew with: "
+            f"photowalk reconstruct {world.folder}"
+        )
 
 
 def _splat_count(text: str) -> int | None:

@@ -19,7 +19,7 @@ def command(commands, name: str, run: Callable[[argparse.Namespace], None], text
 
 def size(text: str) -> tuple[int, int]:
     height, _, width = text.lower().partition("x")
-    if not (height.isdecimal() and width.isdecimal()):
+    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
         raise argparse.ArgumentTypeError(f"a size is HEIGHTxWIDTH in pixels, such as 256x448, got '{text}'")
     return int(height), int(width)
 

@@ -54,10 +54,13 @@ def prepare_data(options: argparse.Namespace) -> None:
 def shard_data(options: argparse.Namespace) -> None:
     from pathlib import Path
 
-    from photowalk.data.clips import find_clips
+    from photowalk.data.clips import ClipError, find_clips
     from photowalk.data.shards import write_shards
 
-    for shard in write_shards(find_clips(Path(options.folder)), Path(options.output), options.megabytes * 1e6):
+    clips = find_clips(Path(options.folder))
+    if not clips:
+        raise ClipError(f"there are no clips under {options.folder}")
+    for shard in write_shards(clips, Path(options.output), options.megabytes * 1e6):
         print(shard)
 
 

@@ -32,6 +32,17 @@ class Ground:
         """Height [*] of points [*, 3] over the floor's plane, in world units."""
         return points @ self.up.to(points) - self.floor
 
+    def corrected(self, first: Cameras, up: Tensor | None, metres_per_unit: float | None) -> Ground:
+        """With what a person says of up [3] and the metre; the `first` camera [] stays as high above the floor."""
+        ground = self
+        if metres_per_unit is not None:
+            ground = replace(ground, metres_per_unit=metres_per_unit, scale_from="corrected by hand")
+        if up is not None:
+            up = up.to(self.up)
+            floor = float(first.centres.to(self.up) @ up - self.height(first.centres.to(self.up)))
+            ground = replace(ground, up=up, floor=floor, up_from="corrected by hand")
+        return ground
+
     def scaled(self, metres_per_unit: float, scale_from: str) -> Ground:
         return replace(self, metres_per_unit=metres_per_unit, scale_from=scale_from)
 

@@ -75,8 +75,10 @@ def simulate_world(folder: str | Path, *, seconds: float = 60) -> Report:
     from photowalk.world.store import WorldStore
 
     scene = Path(folder) / "scene"
-    cameras = WorldStore(folder).cameras()
-    ground = read_ground(scene / "scene.json")
+    store = WorldStore(folder)
+    cameras, manifest = store.cameras(), store.manifest
+    up = None if manifest.up is None else torch.tensor(manifest.up, dtype=torch.float64)
+    ground = read_ground(scene / "scene.json").corrected(cameras[0], up, manifest.metres_per_unit)
     collision, visual = read_mesh(scene / "collision.ply"), read_mesh(scene / "mesh.glb")
     report, frames = simulate(collision, ground, cameras, seconds=seconds, visual=visual)
     write_mp4(scene / "simulation.mp4", frames, fps=FPS)

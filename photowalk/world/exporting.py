@@ -54,13 +54,12 @@ def _contents(store: WorldStore, *, with_scene: bool) -> Contents:
     if not (with_scene and (file.parent / "scene.json").is_file()):  # made before there were meshes
         metres = manifest.metres_per_unit or 1.0
         return Contents(name, cameras, level(cameras[0], up, EYE_HEIGHT / metres, metres), splats)
-    ground = read_ground(file.parent / "scene.json")
+    ground = read_ground(file.parent / "scene.json").corrected(cameras[0], up, manifest.metres_per_unit)
     eye_height = float(ground.height(cameras[0].centres.double()))
-    metres = manifest.metres_per_unit or ground.metres_per_unit
     return Contents(
         name,
         cameras,
-        level(cameras[0], ground.up if up is None else up, eye_height, metres),
+        level(cameras[0], ground.up, eye_height, ground.metres_per_unit),
         splats,
         read_mesh(file.parent / "mesh.glb"),
         read_mesh(file.parent / "collision.ply"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,8 @@ class Source:
 
     def described(self) -> dict[str, str]:
         """As the manifest keeps it; worlds with the same have the same photo chunk."""
-        source = {"photo": Path(self.photo).name, "photo_sha256": _sha256(self.photo)}
+        name = os.fsencode(Path(self.photo).name).decode("utf-8", "replace")  # names need not be text
+        source = {"photo": name, "photo_sha256": _sha256(self.photo)}
         if self.depth is not None:
             source["depth_sha256"] = _sha256(self.depth)
         if self.fov_deg is not None:
@@ -113,4 +115,7 @@ def focal_length(fov_deg: float, width: int) -> float:
 
 
 def _sha256(path: str | Path) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise WorldError(f"{path} cannot be read ({error.strerror}); check the name") from error

@@ -158,6 +158,11 @@ class World:
                 wording = Wording(prompt, captions, negative_prompt, captioner)
                 check_guidance(negative_prompt, self._built(on_note))
                 self._store.begin(*plan_walk(path, self.state, manifest, wording, seed, on_note))
+            elif manifest.job is not None and any((prompt, seed is not None, captions, negative_prompt, captioner)):
+                raise WorldError(
+                    "a walk that was interrupted is finished with the words and the seed that it was begun with; give "
+                    "a path too, which replaces what is left of it"
+                )
             elif manifest.job is None and (self.folder / "walk.mp4").exists():
                 raise WorldError(f"{self.folder} has no interrupted walk to continue; give a path to walk along")
             if self._store.manifest.job is not None:

@@ -162,7 +162,8 @@ class WorldStore:
             self._clear_leftovers()
         entry = write_chunk(self.folder, index, chunk)
         job = None if self.manifest.chunks_to_go <= 1 else self.manifest.job
-        self._replace_manifest(chunks=_closed((*self.manifest.chunks, entry)), job=job)
+        known = min(self.manifest.scene_frames, self.manifest.frames)  # the scene may show frames that were undone
+        self._replace_manifest(chunks=_closed((*self.manifest.chunks, entry)), job=job, scene_frames=known)
         self._clear_streams()
         if job is None:
             (self.folder / _JOB_CAMERAS).unlink(missing_ok=True)
@@ -213,7 +214,10 @@ class WorldStore:
         for index in range(chunks):
             self._check_sizes(index)
         with new_world(new) as folder:
-            share(self.folder / "photo.png", folder / "photo.png")
+            if (self.folder / "photo.png").exists():
+                share(self.folder / "photo.png", folder / "photo.png")
+            else:  # it is there for people, who may delete it
+                write_png(folder / "photo.png", self.chunk(0).clip.video[0])
             for entry in entries:
                 (folder / entry.folder).mkdir(parents=True)
                 for name in entry.files:
@@ -304,11 +308,13 @@ def _closed(entries: tuple[ChunkEntry, ...]) -> tuple[ChunkEntry, ...]:
 @contextmanager
 def new_world(folder: str | Path) -> Iterator[Path]:
     """A hidden sibling to fill, which then takes the name `folder`; on any error nothing is left."""
-    folder = Path(folder)
+    folder = Path(folder).resolve()  # what a link leads to, since the link itself cannot be replaced
+    if folder == Path.cwd() or os.path.ismount(folder):
+        raise WorldError(f"{folder} cannot be replaced by a world, as it is in use; name a new folder in it")
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         what = "a world" if (folder / MANIFEST).exists() else "something else"
         raise WorldError(f"{folder} exists already and holds {what}; choose another folder, or delete it first")
-    partial = folder.absolute().with_name(f".{folder.absolute().name}.partial")
+    partial = folder.with_name(f".{folder.name}.partial")
     with explained(folder, lambda: "nothing was kept; free some space, then run the same command again"):
         partial.mkdir(parents=True, exist_ok=True)
         with lock(partial):
@@ -319,7 +325,7 @@ def new_world(folder: str | Path) -> Iterator[Path]:
                 (partial / "chunks").mkdir()
                 yield partial
                 os.rename(partial, folder)
-                sync_folder(folder.absolute().parent)
+                sync_folder(folder.parent)
             except BaseException:
                 shutil.rmtree(partial, ignore_errors=True)
                 raise
