@@ -163,7 +163,7 @@ class Studio:
     def extend(self, user: str, world: str, request: schemas.ExtendRequest) -> schemas.Job:
         scenery = self.scenery(user, world)
         planned = planning.plan_walk(scenery, request)
-        wish = {"prompt": request.prompt, "seed": request.seed, "steps": request.steps}
+        wish: dict[str, Any] = {"prompt": request.prompt, "seed": request.seed, "steps": request.steps}
         if request.keyframes or not request.avoid:
             return self._follow(user, world, planned.cameras[1:], scenery.manifest, **wish)
         return self.queue.submit(user, world, schemas.Extend(path=request.path, **wish))
