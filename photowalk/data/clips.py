@@ -24,7 +24,7 @@ from photowalk.data.reference_dataset import (
     read_video_clip,
     video_faults,
 )
-from photowalk.data.shards import PARTS, ShardError, find_in_shards, in_shard, read_part
+from photowalk.data.shards import PARTS, find_in_shards, in_shard, read_part
 from photowalk.geometry.cameras import Cameras
 from photowalk.scene.images import from_bytes, to_bytes, write_atomically
 from photowalk.scene.types import Clip
@@ -117,11 +117,13 @@ def validate(path: Path) -> list[str]:
         about, shapes, cameras = _outline(path)
     except FileNotFoundError as error:
         return [f"{error.filename} is missing"]
-    except (OSError, json.JSONDecodeError, SafetensorError, ShardError) as error:
+    except (OSError, ValueError, SafetensorError) as error:  # of JSON, of text that is none, of shards
         return [f"cannot be read: {error}"]
     if not isinstance(about, dict):
         return [f"clip.json wants an object, got {type(about).__name__}"]
     faults = [f"{name} is missing in clip.json" for name in ("prompt", "source", "licence") if name not in about]
+    if not isinstance(about.get("prompt", ""), str):
+        faults.append(f"the prompt in clip.json wants to be text, got {about['prompt']!r}")
     if about.get("version") != VERSION:
         faults.append(f"version {about.get('version')!r} instead of {VERSION}")
     frames, _, height, width = (*shapes.get("video", ()), 0, 0, 0, 0)[:4]

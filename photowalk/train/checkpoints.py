@@ -93,6 +93,8 @@ def _resume_file(path: Path, learner: Learner) -> Run:
 
 def _save_together(folder: Path, learner: Learner, run: Run) -> None:
     target = folder / FOLDER.format(run.step)
+    if (target / ABOUT).exists():  # whole, and nothing was learnt since: to write it again would put it at risk
+        return
     if processes().first and target.exists():
         shutil.rmtree(target)
     wait_for_all()

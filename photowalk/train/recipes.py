@@ -93,6 +93,8 @@ def train_part(part: str, order: Order) -> list[Path]:
         )
     if order.training.get("context", 1) != 1 and part != "denoiser":
         raise ValueError(f"processes cannot work on a batch of {part} together; --context is for the denoiser")
+    if order.training.get("shard", 1) != 1 and part not in ("depth", "denoiser"):
+        raise ValueError(f"weights of {part} are not split among processes; --shard is for depth and the denoiser")
     weights = PARTS[part](order)
     paths = [order.out / f"{name}.safetensors" for name in weights]
     for path, module in zip(paths, weights.values()):
@@ -138,6 +140,17 @@ def _detail(order: Order) -> dict[str, nn.Module]:
 
 def _denoiser(order: Order) -> dict[str, nn.Module]:
     if order.preset != "nano":
+        given = {
+            "--start": order.start,
+            "--own-past": order.own_past is not None,
+            "--batch-factor": order.batch_factor != 1,
+            "--retakes": order.retakes,
+        }
+        if ignored := [name for name, value in given.items() if value]:
+            raise ValueError(
+                f"{', '.join(ignored)} is for nano; {order.preset} is trained by its recipe, from Wan 2.1 "
+                "(--micro-batches makes its batches larger)"
+            )
         return train_full_size(order.preset, _clips(order), order.config, order.work)
     generator = nano_untrained(choose_placement())
     codec, text = generator.codec, generator.text
@@ -150,6 +163,11 @@ def _denoiser(order: Order) -> dict[str, nn.Module]:
     objective = _own_share(order)
     recipe = DenoiserRecipe(training, objective, TrainingSchedule(), batch=order.batch_factor)
     if order.synthetic:
+        if order.batch_factor != 1 or order.retakes:
+            raise ValueError(
+                "worlds drawn on the way are single and new each time; leave --batch-factor and --retakes out "
+                "(--micro-batches makes batches larger)"
+            )
         samples = Live(FromWorlds((nano().height, nano().width)), objective, nano().chunk_frames)
     else:
         samples = denoiser_samples(order, generator, own=objective.own_past > 0)
