@@ -8,7 +8,6 @@ from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import av
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,6 +16,7 @@ from photowalk.scene.images import to_bytes, write_atomically
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
+    from av import VideoFrame
     from av.container import InputContainer
 
 
@@ -49,6 +49,8 @@ class VideoWriter:
     def __init__(
         self, path: str | Path, *, fps: float = 16, codec: str = "libx264", pixel_format: str = "yuv420p"
     ) -> None:
+        import av  # training, which imports this file by the way, does without it
+
         # bitexact leaves out random identifiers and dates: the same frames give the same file
         self._output = _Output(path, "w")
         self._container = av.open(self._output, "w", options={"fflags": "+bitexact"})
@@ -74,7 +76,9 @@ class VideoWriter:
             self._stream.height, self._stream.width = self._size
         elif pixels.shape[:2] != self._size:
             raise VideoError(f"frames of one video want one size: {self._size} so far, now {pixels.shape[:2]}")
-        picture = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+        from av import VideoFrame
+
+        picture = VideoFrame.from_ndarray(pixels, format="rgb24")
         self._container.mux(self._stream.encode(picture.reformat(format=self._stream.pix_fmt)))
 
     def close(self) -> None:
@@ -105,6 +109,8 @@ def write_lossless(path: str | Path, frames: Iterable[Tensor], fps: float = 16) 
 def read_lossless(path: str | Path, chosen: Collection[int] | None = None) -> Tensor:
     """uint8 [F, 3, H, W]; of the `chosen` frames alone, in ascending order and each once, where they are given, without
     decoding all others. Raises VideoError for a file that is no video or lacks a frame."""
+    import av
+
     try:
         with av.open(str(path)) as container:
             frames = [frame.to_ndarray(format="rgb24") for frame in _decoded(container, chosen)]
@@ -119,7 +125,7 @@ def read_lossless(path: str | Path, chosen: Collection[int] | None = None) -> Te
     return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).contiguous()
 
 
-def _decoded(container: InputContainer, chosen: Collection[int] | None) -> Iterator[av.VideoFrame]:
+def _decoded(container: InputContainer, chosen: Collection[int] | None) -> Iterator[VideoFrame]:
     """The chosen frames of a codec that gives a frame for each packet, as FFV1 does; all others are decoded only where
     a chosen one builds on them."""
     if chosen is None:
