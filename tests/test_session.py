@@ -12,6 +12,7 @@ from worlds import assert_same_chunk, assert_same_world, make_chunk, make_world
 from photowalk import World
 from photowalk.geometry import path_files
 from photowalk.geometry.cameras import Cameras
+from photowalk.perception.captions import TemplateCaptioner
 from photowalk.scene.images import read_photo, write_png
 from photowalk.world.disk import WorldError
 from photowalk.world.progress import Cancelled
@@ -187,9 +188,45 @@ def test_creating_again_finishes_what_was_interrupted(photo, walked, tmp_path):
     assert again.manifest == world.manifest
     assert "interrupted" in notes[0]
     assert "finished already" in notes[-1]
-    for change in [{"path": OTHER_CHUNK}, {"prompt": "a shed"}, {"size": (64, 64)}, {"seed": 1}, {"fov_deg": 70.0}]:
-        with pytest.raises(WorldError, match="exists already"):
+    for name, change in [
+        ("path", {"path": OTHER_CHUNK}),
+        ("path", {"path": None}),
+        ("prompt", {"prompt": "a shed"}),
+        ("size", {"size": (64, 64)}),
+        ("seed", {"seed": 1}),
+        ("fov_deg", {"fov_deg": 70.0}),
+    ]:
+        with pytest.raises(WorldError, match=rf"made with other options \({name}\)"):
             World.create(photo, tmp_path / "world", **{**options, **change})
+
+
+def test_creating_again_wants_the_same_words(photo, tmp_path):
+    options = {"path": TWO_CHUNKS, "captions": {0: "a hall", 17: "a garden"}, "preset": tiny_preset()}
+    with pytest.raises(Cancelled):
+        World.create(photo, tmp_path / "world", **options, on_step=cancel_in(2, "denoise"))
+    changes = [
+        ("captions", {"captions": {0: "a hall"}}),
+        ("captions", {"captions": {}}),
+        ("negative prompt", {"negative_prompt": "fog"}),
+        ("captioner", {"captioner": TemplateCaptioner()}),
+    ]
+    for name, change in changes:
+        with pytest.raises(WorldError, match=rf"made with other options \({name}\)"):
+            World.create(photo, tmp_path / "world", **{**options, **change})
+    world = World.create(photo, tmp_path / "world", **options)
+    assert world.state.prompts == ("", "a hall", "a garden")
+    for name, change in changes:
+        with pytest.raises(WorldError, match=rf"made with other options \({name}\)"):
+            World.create(photo, tmp_path / "world", **{**options, **change})
+
+
+def test_creating_again_does_not_call_finished_what_was_replaced(photo, tmp_path):
+    options = {"path": TWO_CHUNKS, "preset": tiny_preset()}
+    with pytest.raises(Cancelled):
+        World.create(photo, tmp_path / "world", **options, on_step=cancel_in(2, "denoise"))
+    World.open(tmp_path / "world", tiny_preset().build()).extend(OTHER_CHUNK)
+    with pytest.raises(WorldError, match="undone, dropped or replaced since"):
+        World.create(photo, tmp_path / "world", **options)
 
 
 def test_cancelling_before_there_is_a_world_leaves_nothing(photo, tmp_path):

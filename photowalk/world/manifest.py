@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from photowalk.world.disk import WorldError, write_into_place
 
@@ -47,6 +48,15 @@ class Job:
 
 
 @dataclass(frozen=True)
+class FirstWalk:
+    """The walk that a world was created with, as it was asked for."""
+
+    path: str
+    chunks: int
+    wording: dict[str, Any]  # see `Wording.described`
+
+
+@dataclass(frozen=True)
 class Manifest:
     """`world.json`."""
 
@@ -65,6 +75,7 @@ class Manifest:
     depth_network: str = ""  # that estimates depth; empty: not noted, the preset's
     metres_per_unit: float | None = None  # as a person corrected it; None: 1, as the depths were estimated
     up: tuple[float, float, float] | None = None  # in world axes, as a person corrected it; None: the photo's own up
+    first_walk: FirstWalk | None = None  # None: the world was created without one, or is a branch
     version: int = field(default=VERSION, kw_only=True)
 
     @property
@@ -96,10 +107,17 @@ def read_manifest(folder: Path) -> Manifest:
         del content["format"]
         chunks, job = tuple(map(_chunk_entry, content.pop("chunks"))), content.pop("job")
         undone = tuple(map(_chunk_entry, content.pop("undone", ())))
-        up = content.pop("up", None)
+        up, walk = content.pop("up", None), content.pop("first_walk", None)
         if job is not None:
             job = Job(notes=tuple(job.pop("notes")), prompts=tuple(job.pop("prompts", ())), **job)
-        return Manifest(**content, chunks=chunks, undone=undone, job=job, up=None if up is None else tuple(up))
+        return Manifest(
+            **content,
+            chunks=chunks,
+            undone=undone,
+            job=job,
+            up=None if up is None else tuple(up),
+            first_walk=None if walk is None else FirstWalk(**walk),
+        )
     except (KeyError, TypeError, AttributeError) as error:
         raise WorldError(f"{file} is damaged ({error}); copy the world again from where it came from") from error
 

@@ -19,7 +19,7 @@ from photowalk.presets.depth_anything import depth_estimator, depth_licence
 from photowalk.presets.preset import Preset
 from photowalk.world.disk import WorldError
 from photowalk.world.generator import Generator
-from photowalk.world.manifest import Manifest
+from photowalk.world.manifest import FirstWalk, Manifest
 from photowalk.world.placement import Placement
 from photowalk.world.planning import check_path, plan_walk
 from photowalk.world.progress import OnStep, Progress
@@ -91,14 +91,18 @@ class World:
         `legacy` does as the published programs do where we do otherwise: the photo is squashed to the size, paths are
         theirs (`geometry/published_paths.py`), and so they are when the world is extended. The networks run on
         `placement`, by default on the best device there is. On a bad input nothing is written. A world that was made by
-        the same call is continued if it was interrupted, and left alone if it was not.
+        the same call is continued if it was interrupted, and left alone if it was not; one that was made by another
+        call is refused.
         Raises PhotoError, DepthError, PathError, WorldError.
         """
         preset = load_preset(preset) if isinstance(preset, str) else preset
         height, width = size or (preset.height, preset.width)
         source = Source(photo, depth, fov_deg, depth_model, legacy, views)
+        wording = Wording(prompt, captions, negative_prompt, captioner)
         if (Path(folder) / "world.json").exists():
-            wanted = (preset.name, height, width, seed, prompt, source.described(), path)
+            wanted = _options(preset.name, (height, width), seed, prompt, source.described())
+            if path is not None:
+                wanted |= {"path": path} | wording.described()
             return cls(WorldStore(folder), preset=preset, placement=placement)._finish(wanted, on_step, on_note)
         given = source.read(height, width)
         camera = None
@@ -123,8 +127,9 @@ class World:
                 depth_network=generator.depth.name,
                 reference_depth=depth_quantile(state.first.depth, generator.config.reference_quantile),
             )
-            wording = Wording(prompt, captions, negative_prompt, captioner)
             job, cameras = (None, None) if path is None else plan_walk(path, state, manifest, wording, seed, on_note)
+            if job is not None:
+                manifest = replace(manifest, first_walk=FirstWalk(job.path, job.chunks, wording.described()))
             create(partial, manifest, state.first.image.cpu(), state.chunks[0], job, cameras)
         world = cls.open(folder, generator)
         return world if path is None else world.extend(on_step=on_step)
@@ -319,16 +324,24 @@ class World:
 
     # ---- inside
 
-    def _finish(self, wanted: tuple, on_step: OnStep, on_note: Note) -> World:
+    def _finish(self, wanted: dict[str, object], on_step: OnStep, on_note: Note) -> World:
         """This world, finished, if `create` made it from what is `wanted` now."""
-        manifest = self._store.manifest
-        walks = [manifest.job.path] if manifest.job and manifest.job.first_chunk == 1 else []
-        walks += [entry.path for entry in manifest.chunks[1:2]]
-        made = (manifest.preset, manifest.height, manifest.width, manifest.seed, manifest.chunks[0].prompt)
-        if (*made, manifest.source, walks[0] if walks else None) != wanted:
+        manifest, walk = self._store.manifest, self._store.manifest.first_walk
+        size, prompt = (manifest.height, manifest.width), manifest.chunks[0].prompt
+        made = _options(manifest.preset, size, manifest.seed, prompt, manifest.source)
+        if walk is not None:
+            made |= {"path": walk.path} | walk.wording
+        differing = [name for name in {**made, **wanted} if made.get(name) != wanted.get(name)]
+        walk_on = f"walk on in it with: photowalk extend {self.folder} --path PATH"
+        if differing:
             raise WorldError(
-                f"{self.folder} exists already and was made from another photo or with other options; choose another "
-                f"folder, delete it, or walk on in it with: photowalk extend {self.folder} --path PATH"
+                f"{self.folder} exists already and was made with other options ({', '.join(differing)}); choose another "
+                f"folder, delete it, or {walk_on}"
+            )
+        if walk is not None and not _is_first(walk, manifest):
+            raise WorldError(
+                f"{self.folder} exists already and its first walk was undone, dropped or replaced since; choose another "
+                f"folder, delete it, or {walk_on}"
             )
         if manifest.job is None and (self.folder / "walk.mp4").exists():
             on_note(f"{self.folder} is finished already; walk on with: photowalk extend {self.folder} --path PATH")
@@ -354,6 +367,20 @@ class World:
             ).annotated(job.path, job.notes if done == 0 else ())
             self._store.append(state.chunks[-1])
             self._state = (self._store.manifest.chunks, state)
+
+
+def _options(preset: str, size: tuple[int, int], seed: int, prompt: str, source: dict[str, str]) -> dict[str, object]:
+    """What the photo's chunk was or would be made with, by the names that people know it by."""
+    files = {name.removesuffix("_sha256"): value for name, value in source.items() if name != "photo"}
+    return {"preset": preset, "size": size, "seed": seed, "prompt": prompt} | files
+
+
+def _is_first(walk: FirstWalk, manifest: Manifest) -> bool:
+    """Whether the world begins with the whole of its first walk, or is still being walked along it."""
+    walked = [entry.path for entry in manifest.chunks[1 : 1 + walk.chunks]]
+    if manifest.job is not None and manifest.job.first_chunk == 1:
+        walked += [manifest.job.path] * manifest.chunks_to_go
+    return walked == [walk.path] * walk.chunks
 
 
 def _with_depth(generator: Generator, name: str | None) -> Generator:

@@ -222,7 +222,9 @@ class WorldStore:
                 (folder / entry.folder).mkdir(parents=True)
                 for name in entry.files:
                     share(self.folder / entry.folder / name, folder / entry.folder / name)
-            write_manifest(folder, replace(self.manifest, chunks=entries, undone=(), job=None, scene_frames=0))
+            write_manifest(
+                folder, replace(self.manifest, chunks=entries, undone=(), job=None, scene_frames=0, first_walk=None)
+            )
         return WorldStore(new)
 
     # ---- inside

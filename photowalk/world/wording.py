@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -31,6 +32,14 @@ class Wording:
     captions: Mapping[int, str] = field(default_factory=dict)  # from this frame of the walk on; 0 is where it begins
     negative_prompt: str | None = None  # None: the preset's
     captioner: Captioner | None = None  # rewrites the prompt, with what it sees
+
+    def described(self) -> dict[str, Any]:
+        """All but the prompt as plain values, which are the same after they were written as JSON."""
+        return {
+            "captions": {str(frame): text for frame, text in self.captions.items()} or None,
+            "negative prompt": self.negative_prompt,
+            "captioner": None if self.captioner is None else type(self.captioner).__name__,
+        }
 
     def prompts(
         self, state: WorldState, cameras: Cameras, chunk_frames: int, reference_depth: float
