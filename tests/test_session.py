@@ -200,6 +200,28 @@ def test_creating_again_finishes_what_was_interrupted(photo, walked, tmp_path):
             World.create(photo, tmp_path / "world", **{**options, **change})
 
 
+def test_creating_again_along_cameras_finishes_what_was_interrupted(photo, tmp_path):
+    pose = torch.eye(4, dtype=torch.float64).repeat(32, 1, 1)
+    pose[:, 2, 3] = -0.01 * torch.arange(1, 33)
+    path, preset = Cameras.from_fov(pose, 60.0, *SIZE), tiny_preset()
+    with pytest.raises(Cancelled):
+        World.create(photo, tmp_path / "world", path=path, preset=preset, on_step=cancel_in(2, "denoise"))
+    moved, wider = pose.clone(), Cameras.from_fov(pose, 61.0, *SIZE)
+    moved[31, 0, 3] = 0.01
+    others = [Cameras.from_fov(moved, 60.0, *SIZE), wider, path[:16], path.resized(32, 48), TWO_CHUNKS, None]
+    for other in others:
+        with pytest.raises(WorldError, match=r"made with other options \(path\)"):
+            World.create(photo, tmp_path / "world", path=other, preset=preset)
+    world = World.create(photo, tmp_path / "world", path=path, preset=preset)
+    assert torch.equal(world.state.cameras[1:].camera_from_world, pose.float())
+    notes = []
+    World.create(photo, tmp_path / "world", path=path, preset=preset, on_note=notes.append)
+    assert "finished already" in notes[-1]
+    for other in others:
+        with pytest.raises(WorldError, match=r"made with other options \(path\)"):
+            World.create(photo, tmp_path / "world", path=other, preset=preset)
+
+
 def test_creating_again_wants_the_same_words(photo, tmp_path):
     options = {"path": TWO_CHUNKS, "captions": {0: "a hall", 17: "a garden"}, "preset": tiny_preset()}
     with pytest.raises(Cancelled):

@@ -105,6 +105,14 @@ class Cameras:
             intrinsics=self.intrinsics.to(*args, **kwargs),
         )
 
+    def equals(self, other: Cameras) -> bool:
+        """Whether both are the same to the bit; they lie on one device."""
+        return (
+            (self.height, self.width) == (other.height, other.width)
+            and torch.equal(self.camera_from_world, other.camera_from_world)
+            and torch.equal(self.intrinsics, other.intrinsics)
+        )
+
     @staticmethod
     def cat(parts: list[Cameras]) -> Cameras:
         """Join paths [F_i] of one image size along their first axis."""

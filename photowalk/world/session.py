@@ -103,7 +103,8 @@ class World:
             wanted = _options(preset.name, (height, width), seed, prompt, source.described())
             if path is not None:
                 wanted |= {"path": path} | wording.described()
-            return cls(WorldStore(folder), preset=preset, placement=placement)._finish(wanted, on_step, on_note)
+            world = cls(WorldStore(folder), preset=preset, placement=placement)
+            return world._finish(wanted, on_step, on_note)
         given = source.read(height, width)
         camera = None
         if isinstance(path, str):  # a wrong path should not wait for the networks
@@ -331,23 +332,32 @@ class World:
         made = _options(manifest.preset, size, manifest.seed, prompt, manifest.source)
         if walk is not None:
             made |= {"path": walk.path} | walk.wording
+            if isinstance(path := wanted.get("path"), Cameras) and self._begins_along(path, walk.chunks):
+                wanted |= {"path": walk.path}
         differing = [name for name in {**made, **wanted} if made.get(name) != wanted.get(name)]
         walk_on = f"walk on in it with: photowalk extend {self.folder} --path PATH"
         if differing:
             raise WorldError(
-                f"{self.folder} exists already and was made with other options ({', '.join(differing)}); choose another "
-                f"folder, delete it, or {walk_on}"
+                f"{self.folder} exists already and was made with other options ({', '.join(differing)}); choose "
+                f"another folder, delete it, or {walk_on}"
             )
         if walk is not None and not _is_first(walk, manifest):
             raise WorldError(
-                f"{self.folder} exists already and its first walk was undone, dropped or replaced since; choose another "
-                f"folder, delete it, or {walk_on}"
+                f"{self.folder} exists already and its first walk was undone, dropped or replaced since; choose "
+                f"another folder, delete it, or {walk_on}"
             )
         if manifest.job is None and (self.folder / "walk.mp4").exists():
             on_note(f"{self.folder} is finished already; walk on with: photowalk extend {self.folder} --path PATH")
             return self
         on_note(f"{self.folder} was interrupted and is continued")
         return self.extend(on_step=on_step, on_note=on_note)
+
+    def _begins_along(self, path: Cameras, chunks: int) -> bool:
+        """Whether the first `chunks` chunks after the photo are walked, or about to be walked, along just this path."""
+        job, size = self._store.manifest.job, chunks * self._store.manifest.chunk_frames
+        begun = job is not None and job.first_chunk == 1
+        walked = self._store.job_cameras() if begun else self._store.cameras()[1 : 1 + size]
+        return path.to(walked.camera_from_world).equals(walked)
 
     def _make_chunks(self, on_step: OnStep) -> None:
         """Make what is left of the job; the store drops the job with its last chunk."""
