@@ -9,6 +9,7 @@ from photowalk import World
 from photowalk.cli import main
 from photowalk.scene.images import PhotoError
 from photowalk.world.disk import WorldError
+from photowalk.world.progress import Cancelled
 from photowalk.world.zoom import zoom
 
 
@@ -42,7 +43,51 @@ def test_the_command_says_what_is_wrong(tmp_path, capsys):
     assert "missing.png" in capsys.readouterr().err
 
 
-def test_a_folder_that_is_there_is_left_alone(photo, tmp_path):
+def test_a_folder_of_other_things_is_left_alone(photo, tmp_path):
     (tmp_path / "both").mkdir()
-    with pytest.raises(WorldError, match="exists already"):
+    (tmp_path / "both" / "letter.txt").touch()
+    with pytest.raises(WorldError, match="holds something else"):
         zoom(photo, tmp_path / "both", preset=tiny_preset())
+    assert [file.name for file in (tmp_path / "both").iterdir()] == ["letter.txt"]
+
+
+def test_folders_on_the_way_are_made(photo, tmp_path):
+    with pytest.raises(Cancelled):
+        zoom(photo, tmp_path / "new" / "both", preset=tiny_preset(), on_step=cancel_after("photo", 0))
+    with pytest.raises(Cancelled):
+        zoom(photo, tmp_path / "new" / "both", preset=tiny_preset(), on_step=cancel_after("recall", 0))
+    assert World.open(tmp_path / "new" / "both" / "zoom_in").manifest.frames == 1
+
+
+def test_what_was_interrupted_is_continued_to_the_same_frames(photo, tmp_path):
+    """Cancelled in the photo, in the walk ahead and twice in the walk back."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    options = {"captions": {0: "a hall"}, "preset": tiny_preset()}
+    zoom(photo, whole, **options)
+    for stage, chunks in (("photo", 0), ("recall", 2), ("recall", 3), ("recall", 4)):
+        with pytest.raises(Cancelled):
+            zoom(photo, parts, **options, on_step=cancel_after(stage, chunks))
+        assert not (parts / "zoom.mp4").exists()
+    with pytest.raises(WorldError, match=r"made with other options \(captions\)"):
+        zoom(photo, parts, **{**options, "captions": {0: "a shed"}})
+    with pytest.raises(WorldError, match=r"made with other options \(path\)"):
+        zoom(photo, parts, ground=True, **options)
+    zoom(photo, parts, **options)
+    for name in ("zoom_in", "zoom_out"):
+        chunks = [World.open(folder / name).manifest.chunks for folder in (whole, parts)]
+        assert chunks[0] == chunks[1]
+    again = zoom(photo, parts, **options)
+    assert again.read_bytes() == (whole / "zoom.mp4").read_bytes()
+
+
+def cancel_after(stage, chunks):
+    """`on_step` that cancels in that stage, once it has been there that many times."""
+    seen = []
+
+    def on_step(step):
+        if step.stage == stage and step.done == 0:
+            seen.append(step)
+            if len(seen) > chunks:
+                raise Cancelled
+
+    return on_step
