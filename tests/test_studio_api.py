@@ -122,6 +122,36 @@ def test_a_running_job_is_cancelled_and_its_walk_continued(ann, world):
     assert len(ann.world(world).chunks) == 5
 
 
+@pytest.mark.parametrize("stopped_as", ["interrupted", "cancelled"])
+@pytest.mark.parametrize("change", ["walk on", "begin to walk on", "undo"])
+def test_a_walk_is_not_resumed_in_a_world_that_changed_since(running, ann, world, stopped_as, change):
+    studio, *_ = running
+    job = stopped(ann, world, from_chunk=2 if change == "undo" else 1)
+    with studio.queue._changed:
+        studio.queue._put(job.model_copy(update={"state": stopped_as}))  # interrupted, as it is after a restart
+    if change == "walk on":
+        assert ann.wait(ann.extend(world, OTHER_CHUNK)).state == "done"
+    elif change == "begin to walk on":
+        stopped(ann, world, from_chunk=1)
+    else:
+        ann.undo(world)
+    before = ann.world(world).chunks
+    with pytest.raises(RefusedError, match="has changed since"):
+        ann.resume(job.id)
+    assert ann.job(job.id).state == "cancelled"
+    assert ann.world(world).chunks == before
+
+
+def stopped(client, world, from_chunk):
+    """A walk that is cancelled when it is seen in that chunk or a later one."""
+    job = client.extend(world, f"right 20deg in {4 * CHUNK_FRAMES} frames")
+    for state in client.watch(job):
+        if state.state == "running" and state.progress.chunk >= from_chunk:
+            client.cancel(job.id)
+    assert client.job(job.id).state == "cancelled"
+    return client.job(job.id)
+
+
 def test_a_waiting_job_is_cancelled_before_it_begins(ann, world):
     first, second = ann.extend(world, ONE_CHUNK), ann.extend(world, OTHER_CHUNK)
     assert ann.cancel(second.id).state == "cancelled"

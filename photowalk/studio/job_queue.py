@@ -31,6 +31,7 @@ MAX_WAITING = 50  # jobs of one user
 MAX_KEPT = 200  # finished jobs of one user that are remembered
 HEAD_START_SECONDS = 3.0  # of the page before the process that generates starts for no job
 PATIENCE_SECONDS = 10.0  # that a cancelled step may take before the process is ended
+_STOPPED: tuple[schemas.JobState, ...] = ("interrupted", "failed", "cancelled")
 
 Watcher = Callable[[str], None]  # told the user whose jobs have changed
 
@@ -138,13 +139,22 @@ class JobQueue:
         """Let a job that was interrupted, failed or cancelled wait for a turn again, behind its finished chunks."""
         with self._changed:
             job = self.job(user, name)
-            if job.state not in ("interrupted", "failed", "cancelled"):
+            if job.state not in _STOPPED:
                 raise ConflictError(f"this job is {job.state}; only one that was stopped can be resumed")
-            if job.state != "interrupted" and job.base is not None and not self._is_left(job):
+            stopped_here = job.state != "interrupted" and job.base is not None  # else it may be done and not have told
+            if job.outdated or (stopped_here and not self._is_left(job)):
                 raise ConflictError("the world has changed since this walk was stopped; plan a new one")
             self._check_room(user)
             self._put(job.model_copy(update={"state": "waiting", "message": ""}))
             return self.job(user, name)
+
+    def outdate(self, world: str) -> None:
+        """Say that a world has changed: walks of it that were begun and stopped are not offered again."""
+        with self._changed:
+            for job in list(self._jobs.values()):
+                if job.world == world and job.base is not None and job.state in _STOPPED:
+                    state = "cancelled" if job.state == "interrupted" else job.state
+                    self._put(job.model_copy(update={"outdated": True, "state": state}))
 
     def busy(self, world: str) -> bool:
         """Whether a job of this world waits or runs."""
@@ -216,6 +226,7 @@ class JobQueue:
                 store = WorldStore(folder)
                 with store.locked():
                     store.drop_job()
+                self.outdate(job.world)
             job = job.model_copy(update={"base": base})
             self._put(job)
         return Task(

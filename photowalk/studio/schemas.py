@@ -97,6 +97,7 @@ class Job(Value):
     created: float  # seconds since 1970
     place: int = 0  # in the queue: 1 is next, 0 is running or out of it
     base: int | None = None  # how many chunks the world had when the walk began; None: it did not
+    outdated: bool = False  # the world has changed since this walk was stopped: it cannot be resumed
     message: str = ""  # why it failed, or what was decided on the way
     progress: Progress = Progress()
 

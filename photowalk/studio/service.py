@@ -143,11 +143,13 @@ class Studio:
     def undo(self, user: str, world: str, count: int) -> schemas.World:
         self._idle(user, world)
         World.open(self._folder(user, world)).undo(count)
+        self.queue.outdate(world)
         return self.library.world(user, world)
 
     def redo(self, user: str, world: str, count: int) -> schemas.World:
         self._idle(user, world)
         World.open(self._folder(user, world)).redo(count)
+        self.queue.outdate(world)
         return self.library.world(user, world)
 
     def branch(self, user: str, world: str, at: int | None, title: str | None) -> schemas.World:
