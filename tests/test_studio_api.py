@@ -24,6 +24,7 @@ from photowalk.studio.errors import NotFoundError
 from photowalk.studio.horizon import up_of
 from photowalk.studio.planning import cameras_at, fov_deg
 from photowalk.studio.service import PATH_FILES, Studio
+from photowalk.world.store import WorldStore
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +121,27 @@ def test_a_running_job_is_cancelled_and_its_walk_continued(ann, world):
     assert stopped.to_go == 2
     assert ann.wait(ann.go_on(world)).state == "done"
     assert len(ann.world(world).chunks) == 5
+
+
+def test_errors_name_the_world_and_not_where_it_lies(running, ann, world):
+    studio, *_ = running
+    store = WorldStore(studio.library.folder("ann", world))
+    messages = []
+    for change in (lambda: ann.undo(world, 9), lambda: ann.redo(world, 9)):
+        with pytest.raises(RefusedError) as refused:
+            change()
+        messages.append(str(refused.value))
+    with store.locked(), pytest.raises(RefusedError, match="another process") as refused:
+        ann.undo(world)
+    assert refused.value.status == 409
+    messages.append(str(refused.value))
+    (store.folder / store.manifest.chunks[1].folder / "cameras.safetensors").unlink()
+    with pytest.raises(RefusedError, match="is missing or damaged") as refused:
+        ann.wait(ann.reconstruct(world))
+    messages.append(str(refused.value))
+    for message in messages:
+        assert "room (branch)" in message
+        assert str(studio.root) not in message
 
 
 @pytest.mark.parametrize("stopped_as", ["interrupted", "cancelled"])

@@ -193,7 +193,7 @@ class JobQueue:
                 try:
                     task = self._begin(job)
                 except (WorldError, NotFoundError, OSError) as error:
-                    self._record(job.model_copy(update={"state": "failed", "message": str(error)}))
+                    self._record(job.model_copy(update={"state": "failed", "message": self._told(job, str(error))}))
                     continue
                 self._last_turn[job.user] = time.monotonic()
                 self._running = job.id
@@ -296,10 +296,16 @@ class JobQueue:
         job = self._jobs[end.job]
         state = {"yielded": "waiting"}.get(end.outcome, end.outcome)
         self._live[end.job].cancelled_at, self._live[end.job].asked_to_yield = None, False
-        self._record(job.model_copy(update={"state": state, "message": end.message}))
+        self._record(job.model_copy(update={"state": state, "message": self._told(job, end.message)}))
         finished = [job for job in self.jobs(job.user) if job.state in schemas.FINISHED]
         for old in finished[MAX_KEPT:]:
             self._drop(old)
+
+    def _told(self, job: schemas.Job, message: str) -> str:
+        """The message as the job's user may read it."""
+        with contextlib.suppress(NotFoundError):  # the world is gone, and with it what could be told of its place
+            return self.library.told(job.user, job.world, message)
+        return message
 
     def _is_left(self, job: schemas.Job) -> bool:
         """Whether what is left of a walk that was stopped still fits the world."""

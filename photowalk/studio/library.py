@@ -19,6 +19,7 @@ import shutil
 import stat
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from threading import Lock
@@ -96,6 +97,22 @@ class Library:
         known |= {path.name: path for path in exports.glob("[!.]*")} if exports.is_dir() else {}
         return {name: path for name, path in known.items() if path.is_file()}
 
+    # ---- what is said of a world
+
+    def told(self, user: str, world: str, text: str) -> str:
+        """A message about a world as its user may read it: with its title instead of where it lies on this machine."""
+        text = text.replace(str(self.folder(user, world)), self.about(user, world).title)
+        return text.replace(f"{self.place(user, world)}/", "").replace(f"{self.root}/", "")
+
+    @contextmanager
+    def errors_told(self, user: str, world: str) -> Iterator[None]:
+        """Have errors about a world say what its user may read."""
+        try:
+            yield
+        except ValueError as error:
+            error.args = (self.told(user, world, str(error)),)
+            raise
+
     # ---- what is there
 
     def identifiers(self, user: str) -> list[str]:
@@ -127,7 +144,7 @@ class Library:
         try:
             summary = self._summary(folder)
         except (WorldError, OSError) as error:
-            return schemas.World(**known, ready=False, problem=str(error))
+            return schemas.World(**known, ready=False, problem=self.told(user, world, str(error)))
         return schemas.World(**known, **summary, ready=True, files=sorted(self.files(user, world)))
 
     def _summary(self, folder: Path) -> dict:

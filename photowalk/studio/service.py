@@ -128,8 +128,9 @@ class Studio:
         if wish.scale_to is not None:
             metres = self._measured(user, world, wish.scale_to, up_of(roll, pitch) if turned else None)
         if turned or metres is not None:
-            corrected = World.open(self._folder(user, world))
-            corrected.correct(metres_per_unit=metres, up=up_of(roll, pitch) if turned else None)
+            with self.library.errors_told(user, world):
+                corrected = World.open(self._folder(user, world))
+                corrected.correct(metres_per_unit=metres, up=up_of(roll, pitch) if turned else None)
         return None if wish.fov_deg is None else self.queue.submit(user, world, schemas.Correct(fov_deg=wish.fov_deg))
 
     def _measured(self, user: str, world: str, text: str, up: Up | None) -> float:
@@ -142,19 +143,22 @@ class Studio:
 
     def undo(self, user: str, world: str, count: int) -> schemas.World:
         self._idle(user, world)
-        World.open(self._folder(user, world)).undo(count)
+        with self.library.errors_told(user, world):
+            World.open(self._folder(user, world)).undo(count)
         self.queue.outdate(world)
         return self.library.world(user, world)
 
     def redo(self, user: str, world: str, count: int) -> schemas.World:
         self._idle(user, world)
-        World.open(self._folder(user, world)).redo(count)
+        with self.library.errors_told(user, world):
+            World.open(self._folder(user, world)).redo(count)
         self.queue.outdate(world)
         return self.library.world(user, world)
 
     def branch(self, user: str, world: str, at: int | None, title: str | None) -> schemas.World:
         self._folder(user, world)
-        return self.library.world(user, self.library.branch(user, world, at, title))
+        with self.library.errors_told(user, world):
+            return self.library.world(user, self.library.branch(user, world, at, title))
 
     # ---- walking
 
@@ -246,7 +250,8 @@ class Studio:
     # ---- looking
 
     def scenery(self, user: str, world: str) -> Scenery:
-        return self.sceneries.get(self._folder(user, world))
+        with self.library.errors_told(user, world):
+            return self.sceneries.get(self._folder(user, world))
 
     def picture(self, user: str, world: str, frame: int) -> bytes:
         """JPEG of one frame."""
