@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -13,6 +15,7 @@ from photowalk.geometry.published_paths import (
     plan_published,
     published_path,
     published_zoom,
+    reading_note,
 )
 
 START = Cameras.from_fov(torch.eye(4), 60.0, 64, 96)
@@ -46,6 +49,23 @@ def test_words_may_come_in_any_order():
 def test_what_is_not_understood_is_named(words):
     with pytest.raises(PathError, match=words.split()[-1] if " " in words and "zoom" not in words else "zoom|walk"):
         plan_published(words, START, centre_depth=2.0, chunk=80)
+
+
+@pytest.mark.parametrize("empty", ["", "  "])
+def test_an_empty_path_is_told_what_is_known(empty):
+    with pytest.raises(PathError, match=r"the path is empty; give zoom_in, .*rotate_spot"):
+        plan_published(empty, START, centre_depth=2.0, chunk=80)
+
+
+def test_how_numbers_are_read_is_noted():
+    """A whole number counts frames even where degrees are meant."""
+    assert reading_note("rotate_spot right 30", 80) == (
+        "'rotate_spot right 30' is read as direction right, strength 0.2, 81 frames"
+    )
+    assert "strength 30, 161 frames" in reading_note("rotate_spot right 30.0", 80)
+    assert reading_note("rotate_spot right", 80) is None
+    turned = plan_published("rotate_spot right 30.0", START, centre_depth=2.0, chunk=80).camera_from_world
+    assert float(turned[-1, 0, 0]) == pytest.approx(math.cos(math.radians(30)), abs=1e-6)
 
 
 def test_zooming_out_rises_and_zooming_in_does_not():

@@ -135,6 +135,7 @@ def test_a_legacy_world_walks_published_paths_and_stays_one(photo, tmp_path):
     torch.testing.assert_close(world.state.cameras.camera_from_world, expected.camera_from_world)
     again = World.open(world.folder, world.generator).extend("orbit_horizontal left 0.1 17")
     assert len(again.state.chunks) == 3
+    assert "is read as direction left, strength 0.1, 17 frames" in again.manifest.chunks[2].notes[0]
     with pytest.raises(PathError, match="no published preset"):
         again.extend("walk")
 

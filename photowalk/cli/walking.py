@@ -27,7 +27,12 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--fov", type=float, metavar="DEG", help="the photo's horizontal field of view in degrees")
     parser.add_argument("--views", metavar="FILE", help="a transforms.json of more pictures of the place")
-    parser.add_argument("--legacy", action="store_true", help="paths and photo as the published programs take them")
+    parser.add_argument(
+        "--legacy",
+        action="store_true",
+        help="paths and photo as the published programs take them: --path 'horizontal_zoom right 0.5 241', where a "
+        "strength has a point and a whole number counts frames",
+    )
 
 
 def _add_zoom(parser: argparse.ArgumentParser) -> None:

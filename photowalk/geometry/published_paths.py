@@ -9,6 +9,7 @@ are multiples of the centre depth, the 25 % quantile of the photo's known depth.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -130,7 +131,8 @@ def plan_published(
 
     `path` is "zoom_in" or "zoom_out", the zoom program's, "zoom_in ground" with steps laid into the ground of
     `ground_normal` [3], pointing up in the frame of `start`; a preset with, in any order, a direction, a strength and a
-    number of frames ("horizontal_zoom right 0.5 241"; 161 frames unless said otherwise); or a file, whose poses are
+    number of frames ("horizontal_zoom right 0.5 241"; 161 frames unless said otherwise): a whole number is always one
+    of frames, a strength wants its point ("rotate_spot right 30.0"); or a file, whose poses are
     taken as they are, in the world of the file, `start` being ignored but for its image size. Raises PathError.
     """
     if path_files.is_path_file(path):
@@ -139,15 +141,35 @@ def plan_published(
         if frames == 1:
             raise PathError(f"{path}: holds {len(poses)} poses, a published path wants at least {chunk + 1}")
         return published_file_path(poses, frames, start.height, start.width).to(start.camera_from_world)
-    name, *words = path.replace("-", "_").split()
+    name, *words = path.replace("-", "_").split() or [""]
+    if not name:
+        raise PathError(
+            f"the path is empty; give zoom_in, zoom_out, a path file or a preset: {', '.join(PUBLISHED_PATHS)}"
+        )
     if name in ("zoom_in", "zoom_out") and (not words or follows_ground(path)):
         way, (_, _, usual) = name.removeprefix("zoom_"), ZOOM_IN if name == "zoom_in" else ZOOM_OUT
         if words and ground_normal is None:
             raise PathError(f"'{path}' wants a ground to follow, and the photo shows none; leave the word 'ground' out")
         normal = ground_normal if words else None
         return published_zoom(start, way, centre_depth=centre_depth, ground_normal=normal, frames=_whole(usual, chunk))
+    direction, strength, frames = _understood(path)
+    return published_path(
+        name, start, _whole(frames, chunk), centre_depth=centre_depth, strength=strength, direction=direction
+    )
+
+
+def reading_note(path: str, chunk: int) -> str | None:
+    """How the numbers of a published preset are read, where it has any; `path` is one that `plan_published` takes."""
+    if path_files.is_path_file(path) or not re.search(r"\d", path):
+        return None
+    direction, strength, frames = _understood(path)
+    return f"'{path}' is read as direction {direction}, strength {strength:g}, {_whole(frames, chunk)} frames"
+
+
+def _understood(path: str) -> tuple[str, float, int]:
+    """Direction, strength and number of frames of a preset with its words."""
     direction, strength, frames = "left", 0.2, 161
-    for word in words:
+    for word in path.replace("-", "_").split()[1:]:
         if word in DIRECTIONS:
             direction = word
         elif word.isdecimal():
@@ -155,10 +177,11 @@ def plan_published(
         elif word.replace(".", "", 1).isdecimal():
             strength = float(word)
         else:
-            raise PathError(f"'{word}' of '{path}' is no direction ({', '.join(DIRECTIONS)}), strength or frame count")
-    return published_path(
-        name, start, _whole(frames, chunk), centre_depth=centre_depth, strength=strength, direction=direction
-    )
+            raise PathError(
+                f"'{word}' of '{path}' is no direction ({', '.join(DIRECTIONS)}), strength (such as 0.5, with a point) "
+                f"or frame count (such as 241)"
+            )
+    return direction, strength, frames
 
 
 def _whole(frames: int, chunk: int) -> int:

@@ -13,7 +13,7 @@ from photowalk.geometry.cameras import Cameras
 from photowalk.geometry.path_files import is_path_file
 from photowalk.geometry.path_language import plan
 from photowalk.geometry.paths import PathError
-from photowalk.geometry.published_paths import follows_ground, plan_published
+from photowalk.geometry.published_paths import follows_ground, plan_published, reading_note
 from photowalk.memory.foresight import lost_note
 from photowalk.perception.gravity import photo_up
 from photowalk.perception.ground import ground_normal
@@ -60,7 +60,8 @@ def plan_walk(
         cameras = plan_published(path, start, centre_depth=manifest.reference_depth, chunk=size, ground_normal=normal)[
             1:
         ]
-        text = path
+        text, note = path, reading_note(path, size)
+        notes += [] if note is None else [note]
     else:
         planned = plan(
             path,
