@@ -3,6 +3,7 @@
 import errno
 import itertools
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -257,8 +258,9 @@ def test_faces_without_area_are_left_out(tmp_path):
         torch.cat([good.uv, good.uv[:4]]),
         good.texture,
     )
-    assert len(sound(mesh)) == 12
-    assert torch.equal(sound(mesh).vertices[sound(mesh).faces], good.vertices[good.faces])
+    kept = sound(mesh, "here")
+    assert len(kept) == 12
+    assert torch.equal(kept.vertices[kept.faces], good.vertices[good.faces])
     format_of("a.mesh.glb").write(tmp_path / "a.mesh.glb", some_contents(mesh=mesh))
     assert trimesh.load_scene(str(tmp_path / "a.mesh.glb")).to_mesh().is_watertight
 
@@ -339,6 +341,16 @@ def test_nothing_is_written_of_nothing_or_of_nan(tmp_path, known):
                 known.write(old, some_contents(splats=splats))
     assert old.read_bytes() == b"something of mine"
     assert [file.name for file in tmp_path.iterdir()] == [old.name]
+
+
+@pytest.mark.parametrize("value", [0.0, torch.nan])
+@pytest.mark.parametrize("ending", [".glb", ".mesh.glb", ".stl", ".usdc", ".usdz", ".nurec.usdz", ".html"])
+def test_a_mesh_without_a_sound_face_is_refused(tmp_path, ending, value):
+    broken = replace(room(), vertices=torch.full((8, 3), value))
+    target = tmp_path / f"hall{ending}"
+    with pytest.raises(ExportError, match="none of the mesh's 12 faces has an area and finite corners; reconstruct"):
+        format_of(target).write(target, some_contents(mesh=broken, collision=broken))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("known", SCENE_FORMATS, ids=lambda known: known.ending)

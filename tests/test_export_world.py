@@ -81,7 +81,7 @@ def test_what_a_person_corrects_turns_and_scales_what_is_made_from_then_on(world
     world.export([tmp_path / "after.stl"])
     up = torch.tensor(world.manifest.up)
     assert up.tolist() == pytest.approx((0.0, -0.995, -0.0995), abs=1e-3)
-    mesh = sound(read_mesh(world.folder / "scene" / "collision.ply"))
+    mesh = sound(read_mesh(world.folder / "scene" / "collision.ply"), "here")
     here = mesh.vertices[mesh.faces].reshape(-1, 3)
     there = torch.from_numpy(np.array(trimesh.load(tmp_path / "after.stl", process=False).vertices)).float()
     torch.testing.assert_close(there[:, 2].diff(), 2 * (here @ up).diff(), atol=1e-3, rtol=1e-3)

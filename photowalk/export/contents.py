@@ -35,25 +35,35 @@ class Contents:
             raise ExportError(f"{file}: {self.name} has no mesh yet; make one with: photowalk reconstruct")
         return self.mesh
 
+    def with_sound_meshes(self, file: object) -> Contents:
+        """With the sound parts of its meshes alone. Raises ExportError where one has none."""
+        mesh, collision = (None if one is None else sound(one, file) for one in (self.mesh, self.collision))
+        return replace(self, mesh=mesh, collision=collision)
 
-def sound(mesh: Mesh) -> Mesh:
-    """The mesh without faces that have no area or a corner that is not finite, and without vertices of no face."""
+
+def sound(mesh: Mesh, where: object) -> Mesh:
+    """The mesh without faces that have no area or a corner that is not finite, and without vertices of no face. Raises
+    ExportError that begins with `where` if no face is left."""
     corners = mesh.vertices.double()[mesh.faces]
     area = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]).norm(dim=-1)
-    faces = mesh.faces[area.isfinite() & (area > 0)]
+    good = area.isfinite() & (area > 0)
+    if not bool(good.any()):
+        raise ExportError(
+            f"{where}: none of the mesh's {len(mesh)} faces has an area and finite corners; reconstruct the world again"
+        )
+    faces = mesh.faces[good]
     used, renumbered = torch.unique(faces, return_inverse=True)
     return Mesh(
         mesh.vertices[used],
         renumbered.view(-1, 3),
         mesh.colours[used],
-        mesh.invented[area.isfinite() & (area > 0)],
+        mesh.invented[good],
         None if mesh.uv is None else mesh.uv[used],
         mesh.texture,
     )
 
 
 def in_metres(mesh: Mesh, level_from_world: Tensor) -> Mesh:
-    """The sound part of a mesh in Z-up metres."""
-    kept = sound(mesh)
-    vertices = kept.vertices.detach().cpu().double() @ level_from_world[:3, :3].T + level_from_world[:3, 3]
-    return replace(kept, vertices=vertices.float())
+    """The mesh in Z-up metres."""
+    vertices = mesh.vertices.detach().cpu().double() @ level_from_world[:3, :3].T + level_from_world[:3, 3]
+    return replace(mesh, vertices=vertices.float())

@@ -29,19 +29,20 @@ _NUMBERS = {"float32": gltf.FLOAT, "uint8": gltf.UNSIGNED_BYTE, "uint32": gltf.U
 
 
 def write_glb(path: Path, contents: Contents) -> None:
-    """The mesh where there is one, and the splats. Raises SplatFileError."""
+    """The mesh where there is one, and the splats. Raises ExportError, also for a mesh of no sound face."""
     _write(path, contents, splats=contents.need_splats(path), mesh=contents.mesh)
 
 
 def write_mesh_glb(path: Path, contents: Contents) -> None:
-    """The mesh alone, for tools that would show splats as points over it. Raises ValueError where there is none."""
+    """The mesh alone, for tools that would show splats as points over it. Raises ExportError where there is none
+    that has a sound face."""
     _write(path, contents, splats=None, mesh=contents.need_mesh(path))
 
 
 def _write(path: Path, contents: Contents, *, splats: Splats | None, mesh: Mesh | None) -> None:
     model = _Model()
     if mesh is not None:
-        model.add("mesh", _mesh_primitive(model, sound(mesh)))
+        model.add("mesh", _mesh_primitive(model, sound(mesh, path)))
     if splats is not None:
         model.add("splats", _splat_primitive(model, splats))
     content = model.binary(_y_up_node(contents))

@@ -94,6 +94,7 @@ _RENDER_SETTINGS = {  # of Omniverse RTX; without them it would tone-map the col
 def write_nurec(path: Path, contents: Contents) -> None:
     """A .usdz for Isaac Sim 5. Raises ExportError, also where a splat lies farther out than half floats reach."""
     splats, pose = _metric(contents.need_splats(path), contents.level_from_world)
+    contents = contents.with_sound_meshes(path)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as name:
         folder = Path(name)
         (folder / _SPLATS).write_bytes(_payload(splats, path))

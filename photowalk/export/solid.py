@@ -46,7 +46,7 @@ def eye_height(contents: Contents) -> float:
 
 
 def solid_cells(contents: Contents, turn: Tensor) -> Solid:
-    """Cells in the axes that `turn` [3, 3] (a permutation with signs) makes of Z-up metres."""
+    """Cells in the axes that `turn` [3, 3] (a permutation with signs) makes of Z-up metres. Raises ExportError."""
     similarity, size = contents.level_from_world, eye_height(contents) / EYE_HEIGHT
     path = contents.cameras.centres.cpu().double() @ similarity[:3, :3].T + similarity[:3, 3]
     low = path.amin(0).numpy() - size * np.array([AROUND_PATH, AROUND_PATH, BELOW])
@@ -54,7 +54,8 @@ def solid_cells(contents: Contents, turn: Tensor) -> Solid:
     cell = max(size * CELL, float(np.prod(high - low) / MAXIMUM_CELLS) ** (1 / 3))
     shape = np.ceil((high - low) / cell).astype(np.int64)
     if contents.collision is not None and len(contents.collision):
-        cells = _touched(_on_mesh(contents.collision, similarity, cell, low, high), low, shape, cell)
+        mesh = sound(contents.collision, "the page")
+        cells = _touched(_on_mesh(mesh, similarity, cell, low, high), low, shape, cell)
     else:
         points = _on_splats(contents.need_splats("the page"), similarity)
         cells = _without_crumbs(_filled(points, low, shape, cell) >= HITS_MINIMUM)
@@ -93,7 +94,6 @@ def _on_splats(splats: Splats, similarity: Tensor) -> Tensor:
 def _on_mesh(mesh: Mesh, similarity: Tensor, cell: float, low: np.ndarray, high: np.ndarray) -> Iterator[Tensor]:
     """Points [P, 3] on each triangle that touches the box, at most half a cell apart: rows of barycentric steps,
     triangles of like size at once."""
-    mesh = sound(mesh)
     corners = (mesh.vertices.cpu().double() @ similarity[:3, :3].T + similarity[:3, 3])[mesh.faces.cpu()]
     corners = _split(corners, LONGEST_EDGE * cell, torch.from_numpy(low), torch.from_numpy(high))
     longest = (corners - corners.roll(1, 1)).norm(dim=-1).amax(1)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from photowalk.export.contents import Contents, in_metres
+from photowalk.export.contents import Contents, in_metres, sound
 from photowalk.export.conventions import ExportError, array
 from photowalk.scene.images import write_atomically
 
@@ -14,10 +14,10 @@ _FACE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("unused", "
 
 
 def write_stl(path: Path, contents: Contents) -> None:
-    """Raises ExportError where there is no collision mesh."""
+    """Raises ExportError where there is no collision mesh, or none of its faces is sound."""
     if contents.collision is None:
         raise ExportError(f"{path}: {contents.name} has no collision mesh yet; make one with: photowalk reconstruct")
-    mesh = in_metres(contents.collision, contents.level_from_world)
+    mesh = in_metres(sound(contents.collision, path), contents.level_from_world)
     corners = array(mesh.vertices)[mesh.faces.cpu().numpy()]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     faces = np.rec.array(np.zeros(len(mesh), dtype=_FACE))

@@ -41,7 +41,7 @@ _NEAR, _FAR = 0.05, 10_000.0  # metres
 
 def write_usdc(path: Path, contents: Contents) -> None:
     """One binary layer; the visual mesh has its vertices' colours. Raises ExportError."""
-    splats = contents.need_splats(path)
+    splats, contents = contents.need_splats(path), contents.with_sound_meshes(path)
 
     def fill(temporary: Path) -> None:
         temporary.unlink()  # a layer is only made where no file is
@@ -52,7 +52,7 @@ def write_usdc(path: Path, contents: Contents) -> None:
 
 def write_usdz(path: Path, contents: Contents) -> None:
     """The layer and the visual mesh's texture in one package. Raises ExportError."""
-    splats = contents.need_splats(path)
+    splats, contents = contents.need_splats(path), contents.with_sound_meshes(path)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
         layer = Path(folder) / "world.usdc"
         write_stage(layer, contents, splats, texture=add_texture(Path(folder), contents))
@@ -114,7 +114,7 @@ def check_whole(package: Path) -> None:
 
 
 def write_stage(file: Path, contents: Contents, splats: Splats | None, *, texture: str | None) -> None:
-    """All of a world on one stage; `texture` is the name of the visual mesh's picture beside it."""
+    """All of a world with sound meshes on one stage; `texture` is the name of the visual mesh's picture beside it."""
     stage = new_stage(file)
     stage.GetDefaultPrim().SetDisplayName(contents.name)
     for group in ("Physics", "Cameras", "Materials"):
