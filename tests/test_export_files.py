@@ -25,6 +25,7 @@ from photowalk.scene.render import render
 from photowalk.scene.types import Mesh, Splats
 
 TWO_WORDS = {".points.ply", ".mesh.glb", ".nurec.usdz"}
+NO_ROOM_FOR = f"Errno ({errno.ENOSPC}|{errno.EFBIG})] .*: '{{}}'$"
 
 
 def covariances(splats):
@@ -371,10 +372,18 @@ def test_a_full_disk_keeps_the_older_file(tmp_path, known):
     known.write(target, contents)
     older = target.read_bytes()
     for bytes_left in (300, len(older) - 10):
-        with pytest.raises(OSError, match=f"Errno ({errno.ENOSPC}|{errno.EFBIG})"), smallest_disk(bytes_left):
+        with pytest.raises(OSError, match=NO_ROOM_FOR.format(target)), smallest_disk(bytes_left):
             known.write(target, contents)
     assert target.read_bytes() == older
     assert [file.name for file in tmp_path.iterdir()] == [target.name]
+
+
+@pytest.mark.parametrize("known", [known for known in FORMATS if not known.scene], ids=lambda known: known.ending)
+def test_a_disk_that_is_full_of_cameras_is_named_by_the_file_that_was_wanted(tmp_path, known):
+    target = tmp_path / f"hall{known.ending}"
+    with pytest.raises(OSError, match=NO_ROOM_FOR.format(target)), smallest_disk(100):
+        known.write(target, some_contents())
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("length", [1.0, 500.0])

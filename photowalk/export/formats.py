@@ -8,6 +8,7 @@ from pathlib import Path
 
 from photowalk.export.contents import Contents
 from photowalk.export.conventions import ExportError
+from photowalk.scene.images import NO_ROOM
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,8 @@ class Format:
     scene: bool = True  # whether it shows what was reconstructed, or the walk's cameras alone
 
     def write(self, file: Path, contents: Contents) -> None:
-        """Raises ExportError where an optional package or a part of the contents is missing."""
+        """Raises ExportError where an optional package or a part of the contents is missing, and an OSError that names
+        `file` where there is no room for it, whatever file on the way to it did not fit."""
         try:
             module = importlib.import_module(f"photowalk.export.{self.module}")
         except ModuleNotFoundError as error:
@@ -27,7 +29,15 @@ class Format:
                 f"{file}: writing {self.ending} needs the package {error.name}; install it with: "
                 f"pip install 'photowalk[export]'"
             ) from error
-        getattr(module, self.function)(file, contents)
+        try:
+            getattr(module, self.function)(file, contents)
+        except OSError as error:
+            beside = error.filename is None or file.absolute().parent in Path(error.filename).absolute().parents
+            if (
+                error.errno in NO_ROOM and beside
+            ):  # elsewhere, in the system's folder for temporary files, it is as told
+                error.filename = str(file)
+            raise
 
 
 FORMATS = (
