@@ -2,6 +2,7 @@
 
 import io
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -84,12 +85,20 @@ def page(opened, contents, tmp_path_factory):
 
 
 def picture(page, frame):
-    page.evaluate("document.body.classList.add('bare')")
     page.evaluate(f"photowalk.visit({frame}); photowalk.settled()")
+    return settled(page)
+
+
+def settled(page):
+    page.evaluate("document.body.classList.add('bare')")
     page.evaluate("photowalk.settled()")
     seen = np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("RGB"))
     page.evaluate("document.body.classList.remove('bare')")
     return seen / 255
+
+
+def ours(contents, frame):
+    return render(contents.splats, contents.cameras[frame]).image.permute(1, 2, 0).numpy()
 
 
 def position(page):
@@ -127,10 +136,9 @@ def hold_on(page, *keys, until=lambda position: False):
 
 @pytest.mark.parametrize("frame", [0, 15, 29])
 def test_pictures_are_those_of_our_renderer(page, contents, frame):
-    ours = render(contents.splats, contents.cameras[frame]).image.permute(1, 2, 0).numpy()
-    theirs = picture(page, frame)
-    assert ours.std() > 0.1
-    difference = np.abs(ours - theirs)
+    expected = ours(contents, frame)
+    assert expected.std() > 0.1
+    difference = np.abs(expected - picture(page, frame))
     assert difference.mean() < FARTHEST_MEAN
     assert (difference.max(-1) > 0.1).mean() < FARTHEST_SHARE
 
@@ -213,6 +221,28 @@ def test_replay_goes_where_the_walk_went(page, contents):
     x, y, z = contents.cameras.centres[29].tolist()
     there = f"Math.hypot(photowalk.position[0] - {x}, photowalk.position[1] - {EYE - y}, photowalk.position[2] + {z})"
     page.wait_for_function(f"{there} < 2e-3")  # 30 frames take 1.9 s where the computer is idle
+
+
+def test_the_lens_is_that_of_the_walk(opened, contents, tmp_path):
+    """Where the walk zooms, so does the page; who takes over keeps the lens that they looked through."""
+    intrinsics = contents.cameras.intrinsics.clone()
+    intrinsics[:, [0, 1], [0, 1]] *= torch.linspace(1, 2, 30)[:, None]
+    zooming = replace(contents, cameras=replace(contents.cameras, intrinsics=intrinsics))
+    format_of("a.html").write(tmp_path / "a.html", zooming)
+    tab = opened.new_page(viewport={"width": WIDTH, "height": HEIGHT})
+    tab.goto((tmp_path / "a.html").as_uri())
+    tab.wait_for_function("document.getElementById('loading').hidden")
+    for frame in (29, 0):
+        difference = np.abs(picture(tab, frame) - ours(zooming, frame))
+        assert difference.mean() < FARTHEST_MEAN
+    before = picture(tab, 29)
+    tab.mouse.move(20, 150)
+    tab.mouse.down()
+    tab.mouse.move(30, 150)
+    assert np.abs(settled(tab) - before).mean() > FARTHEST_MEAN  # it looks aside
+    tab.mouse.move(20, 150)
+    tab.mouse.up()
+    assert np.abs(settled(tab) - before).mean() < FARTHEST_MEAN
 
 
 def test_a_headset_shows_both_eyes_walks_and_turns(opened, contents, tmp_path):

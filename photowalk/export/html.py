@@ -54,11 +54,11 @@ def _place(contents: Contents, solid: Solid) -> dict:
     centres = (cameras.centres @ level[:3, :3].T + level[:3, 3]) @ Y_UP_FROM_Z_UP.T
     poses = motion(turn @ cameras.world_from_camera[:, :3, :3] @ RUB_FROM_RDF, centres)
     from_splats = motion(scale * turn @ RUB_FROM_RDF, Y_UP_FROM_Z_UP @ level[:3, 3])
-    first = cameras.intrinsics[0]
+    lenses = cameras.intrinsics[:, [0, 1], [0, 1]] / torch.tensor([cameras.width, cameras.height])
     return {
         "path": [_columns(pose) for pose in poses],
         "fromSplats": _columns(from_splats),
-        "focal": [float(first[0, 0]) / cameras.width, float(first[1, 1]) / cameras.height],
+        "lenses": [[round(focal, 6) for focal in lens] for lens in lenses.tolist()],
         "eye": eye_height(contents),
         "solid": {"origin": solid.origin, "shape": solid.cells.shape, "cell": solid.cell},
     }

@@ -40,6 +40,7 @@ async function load() {
 // ---- where the eye is
 
 let visiting = null, replaying = null; // a frame of the path that is looked through; the time at which a replay began
+let lens = place.lenses[0]; // of the frame that was visited last: focal lengths in widths and heights of its picture
 
 function eye() {
   if (visiting !== null) return place.path[visiting];
@@ -50,14 +51,15 @@ function eye() {
 function visit(index) {
   const m = place.path[Math.max(0, Math.min(place.path.length - 1, index))];
   visiting = place.path.indexOf(m);
+  lens = place.lenses[visiting];
   Object.assign(walker, { x: m[12], y: m[13] - walker.eye, z: m[14] });
   Object.assign(walker, { yaw: Math.atan2(m[8], m[10]), pitch: Math.asin(Math.max(-1, Math.min(1, -m[9]))) });
   changed = true;
 }
 
-// The photo's lens, so that it fills the window; in a window of quite another shape, not all of it.
+// The walk's lens, so that its frame fills the window; in a window of quite another shape, not all of it.
 function focalIn(width, height) {
-  const [low, high] = [place.focal[0] * width, place.focal[1] * height].sort((a, b) => a - b);
+  const [low, high] = [lens[0] * width, lens[1] * height].sort((a, b) => a - b);
   return Math.min(high, 1.5 * low);
 }
 
