@@ -2,6 +2,7 @@
 
 import io
 import threading
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -30,6 +31,12 @@ from photowalk.world.store import WorldStore
 @pytest.fixture(scope="module")
 def photo(tmp_path_factory):
     return make_photo(tmp_path_factory.mktemp("photo") / "room.png")
+
+
+@contextmanager
+def serving(studio):
+    with TestClient(create_app(studio, Access({}, open_to="me")), base_url="http://localhost") as http:
+        yield Client("", http=http)
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +169,30 @@ def test_a_walk_is_not_resumed_in_a_world_that_changed_since(running, ann, world
         ann.resume(job.id)
     assert ann.job(job.id).state == "cancelled"
     assert ann.world(world).chunks == before
+
+
+def test_walks_from_before_a_restart_wait_for_the_one_that_it_interrupted(tmp_path, photo):
+    studio = Studio(tmp_path, load_tiny, "tiny", threads=1)
+    with serving(studio) as ann:
+        made = ann.create(photo)
+        ann.wait(made.job)
+        walk, world = stopped(ann, made.world.id, from_chunk=1), made.world.id
+    behind = [walk.model_copy(update={"created": walk.created + later}) for later in (1e-3, 2e-3)]
+    # as they lay when the power failed: one had begun, and two waited
+    files = {walk.id: "running", **dict.fromkeys(("b" * len(walk.id), "c" * len(walk.id)), "waiting")}
+    for (name, state), job in zip(files.items(), (walk, *behind)):
+        job = job.model_copy(update={"id": name, "state": state, "base": walk.base if name == walk.id else None})
+        (tmp_path / "jobs" / f"{name}.json").write_text(job.model_dump_json())
+    with serving(Studio(tmp_path, load_tiny, "tiny", threads=1)) as ann:
+        for held in list(files)[1:]:
+            job = ann.job(held)
+            assert (job.state, job.held) == ("waiting", True)
+        new = ann.branch(world)
+        assert ann.wait(ann.extend(new.id, ONE_CHUNK)).state == "done"  # other worlds do not wait
+        assert ann.job(walk.id).state == "interrupted"
+        ann.resume(walk.id)
+        assert {ann.wait(ann.job(name)).state for name in files} == {"done"}
+        assert len(ann.world(world).chunks) == 1 + 3 * 4
 
 
 def stopped(client, world, from_chunk):

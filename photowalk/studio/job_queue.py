@@ -4,7 +4,8 @@ Turns. Of the users who wait, the one whose last turn is longest ago is next; a 
 place after each chunk if somebody else waits. Jobs of one user keep their order.
 
 Restart. Every job is a file that changes before what it says is done. After a restart waiting jobs wait again, and one
-that was running is offered again as `interrupted`: `resume` continues it behind its finished chunks.
+that was running is offered again as `interrupted`: `resume` continues it behind its finished chunks. Walks that waited
+behind it in the same world begin where it ends, so they are held until it is resumed or cancelled.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ class JobQueue:
         self._changed = threading.Condition(threading.RLock())
         self._watchers: list[Watcher] = []
         self._closed = False
+        self._opened = time.time()
         self._process: multiprocessing.process.BaseProcess | None = None
         self._connection: Connection | None = None
         self._ahead = False
@@ -205,8 +207,20 @@ class JobQueue:
                     self._finish(end)
 
     def _next(self) -> schemas.Job | None:
-        waiting = sorted((job for job in self._jobs.values() if job.state == "waiting"), key=lambda job: job.created)
+        waiting = [job for job in self._jobs.values() if job.state == "waiting" and not self._held(job)]
+        waiting.sort(key=lambda job: job.created)
         return min(waiting, key=lambda job: self._last_turn.get(job.user, 0.0), default=None)
+
+    def _held(self, job: schemas.Job) -> bool:
+        """Whether it is a walk from before a restart, planned to begin where one ends that the restart interrupted."""
+        return (
+            isinstance(job.order, schemas.Extend)
+            and job.created < self._opened
+            and any(
+                other.world == job.world and other.state == "interrupted" and other.created < job.created
+                for other in self._jobs.values()
+            )
+        )
 
     def _begin(self, job: schemas.Job) -> Task:
         """What the process is told. How long the world was before the walk is noted first, so that a restart knows
@@ -350,7 +364,7 @@ class JobQueue:
             self._jobs[job.id], self._live[job.id] = job, _Live()
 
     def _put(self, job: schemas.Job) -> None:
-        kept = job.model_copy(update={"place": 0, "progress": schemas.Progress()})
+        kept = job.model_copy(update={"place": 0, "held": False, "progress": schemas.Progress()})
         text = kept.model_dump_json(indent=1)
         write_atomically(self._file(job.id), lambda file: file.write_text(text, encoding="utf-8"))
         self._show(kept)
@@ -387,8 +401,9 @@ class JobQueue:
 
     def _shown(self, job: schemas.Job) -> schemas.Job:
         ahead = [other for other in self._jobs.values() if other.state == "waiting" and other.created <= job.created]
-        place = len(ahead) if job.state == "waiting" else 0
-        return job.model_copy(update={"place": place, "progress": self._live[job.id].progress})
+        waits = job.state == "waiting"
+        shown = {"place": len(ahead) if waits else 0, "held": waits and self._held(job)}
+        return job.model_copy(update={**shown, "progress": self._live[job.id].progress})
 
     def _announce(self, user: str) -> None:
         for watcher in tuple(self._watchers):

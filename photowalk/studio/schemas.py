@@ -96,6 +96,7 @@ class Job(Value):
     state: JobState
     created: float  # seconds since 1970
     place: int = 0  # in the queue: 1 is next, 0 is running or out of it
+    held: bool = False  # it waits for a walk before it, which a restart interrupted, to be resumed or cancelled
     base: int | None = None  # how many chunks the world had when the walk began; None: it did not
     outdated: bool = False  # the world has changed since this walk was stopped: it cannot be resumed
     message: str = ""  # why it failed, or what was decided on the way

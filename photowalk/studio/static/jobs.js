@@ -57,7 +57,7 @@ function fill(box, job) {
   box.querySelector("strong").textContent = { failed: "That did not work", interrupted: `${KINDS[job.order.kind]} was interrupted` }[job.state] ?? title;
   const counted = progress.total > 1 ? ` ${Math.min(progress.done + (progress.stage === "denoise" ? 0 : 1), progress.total)} of ${progress.total}` : "";
   box.querySelector("p").textContent = {
-    waiting: `Waiting for a turn, place ${job.place} in the queue`,
+    waiting: job.held ? "Waiting for the walk before it: finish or cancel that first" : `Waiting for a turn, place ${job.place} in the queue`,
     running: progress.stage ? `${STAGES[progress.stage] ?? progress.stage}${counted}` : "getting ready",
     interrupted: "The studio was stopped meanwhile. What was finished is kept.",
     cancelled: "It was cancelled.",
