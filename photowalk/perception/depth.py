@@ -18,9 +18,11 @@ from torch import Tensor
 from photowalk.geometry.cameras import Cameras
 from photowalk.models.depth_network import DepthNetwork
 from photowalk.perception.alignment import align_scale, is_surface
+from photowalk.perception.flat_surfaces import flattened
 from photowalk.perception.sky import clean_sky, remembered_sky
 from photowalk.scene.edges import sharpen_edges
 from photowalk.scene.filling import fill_smoothly
+from photowalk.scene.types import View
 
 NEAREST, FARTHEST = 0.05, 1000.0  # metres that are believed
 CONTRADICTION = 1.0  # log-ratio of known to estimated depth from which known depth is not believed
@@ -66,7 +68,8 @@ class NanoDepth:
         intrinsics = photo.new_tensor([[focal_px, 0, width / 2], [0, focal_px, height / 2], [0, 0, 1]])
         log_depth, sky = _looked_at_often(self.network, photo, intrinsics, mirrored=True)
         depth = torch.where(clean_sky(sky), torch.inf, _believed(log_depth.exp()))
-        return DepthEstimate(sharpen_edges(depth, photo), focal_px)
+        camera = Cameras(torch.eye(4).to(photo), intrinsics, height, width)
+        return DepthEstimate(flattened(View(photo, sharpen_edges(depth, photo), camera, 0)), focal_px)
 
     @torch.inference_mode()
     def estimate_frames(self, video: Tensor, cameras: Cameras, known: Tensor) -> Tensor:
