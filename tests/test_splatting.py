@@ -164,10 +164,11 @@ def test_the_nearer_surface_wins_whatever_the_order():
         torch.testing.assert_close(warped.depth, depth[:1], atol=1e-5, rtol=0)
 
 
-def test_nearest_leaves_no_cracks_when_walking_up_to_a_turned_wall():
+@pytest.mark.parametrize("forward", [0.8, 1.8])  # of 2.0: magnified 1.5 and 9 times
+def test_nearest_leaves_no_cracks_when_walking_up_to_a_turned_wall(forward):
     source = Cameras.from_fov(torch.eye(4)[None], 65.0, 40, 60)
-    pose = poses(1, seed=8, spread=0.15)
-    pose[:, 2, 3] -= 0.8  # forward: magnified 1.7 times
+    pose = poses(1, seed=8, spread=0.15 * (2.0 - forward) / 1.2)
+    pose[:, 2, 3] -= forward
     target = Cameras.from_fov(pose, 40.0, 20, 30)
     warped = warp(torch.rand(1, 3, 40, 60), torch.full((1, 40, 60), 2.0), source, target, mode="nearest")
     assert warped.known.all()

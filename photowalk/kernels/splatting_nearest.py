@@ -117,7 +117,8 @@ def _winner_kernel(
             )
             for to_y in range(at.first_row, at.last_row):
                 for to_x in range(at.first_column, at.last_column):
-                    if at.z <= nearest[t, to_y, to_x] * (1.0 + tolerance):
+                    front = nearest[t, to_y, to_x]
+                    if at.z <= front + tolerance * wp.max(front, depth):
                         off_x = at.x - float(to_x)
                         off_y = at.y - float(to_y)
                         distance = wp.int64((off_x * off_x + off_y * off_y) * 4096.0)
@@ -175,8 +176,8 @@ def _facet_depth(
     seen = carry * plane
     behind = wp.float64(1.0) + seen[0] * offset[0] + seen[1] * offset[1] + seen[2] * offset[2]
     z = behind / (seen[0] * wp.float64(x) + seen[1] * wp.float64(y) + seen[2])
-    change = z / wp.float64(depth)  # not a number, or far from 1, where the ray passes along the facet
-    if wp.abs(change - wp.float64(1.0)) < wp.float64(STEEPEST):
+    moved = wp.abs(z - wp.float64(depth))  # not a number, or large, where the ray passes along the facet
+    if z > wp.float64(0.0) and moved < wp.float64(STEEPEST * wp.max(depth, here)):
         return float(z)
     return depth
 
@@ -233,9 +234,9 @@ def splat_nearest(
     magnification: Tensor,  # [T, V] target focal length over source focal length
     pixel_centre: float = 0.5,
     background: float = 0.0,  # value where nothing lands
-    tolerance: float = 0.02,  # relative depth up to which two points are one surface
+    tolerance: float = 0.02,  # up to which two points are one surface, of their depth in the target or in the source
     overlap: float = 1.3,  # footprints are this much wider than a source pixel, so turned grids leave no cracks
-    largest: float = 4.0,  # widest footprint in target pixels, at most 16
+    largest: float = 16.0,  # widest footprint in target pixels, at most 16: nearer than that, a surface has holes
     facets: bool = False,  # depth is that of the surface around the winning point, not of the point
 ) -> tuple[Tensor, Tensor, Tensor]:
     """-> values [T, C, H', W'], depth [T, H', W'] (0 where nothing lands) and the source index [T, H', W'] (-1: none).
