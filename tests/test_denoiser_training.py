@@ -14,6 +14,7 @@ from photowalk.data.clips import find_clips, read_clip, write_clip
 from photowalk.diffusion.flow import TrainingSchedule
 from photowalk.memory.policies import GreedyCoverage
 from photowalk.models.depth_network import DepthNetwork
+from photowalk.scene.images import read_png
 from photowalk.scene.types import Clip
 from photowalk.synthetic import SyntheticWorld
 from photowalk.train.denoiser import DenoiserRecipe, train_denoiser
@@ -88,12 +89,15 @@ def test_no_samples_no_training(tmp_path):
 
 def test_the_depth_network_learns_from_clips(clips, tmp_path):
     torch.manual_seed(0)
-    training = TrainingConfig(1e6, 2e-3, max_steps=12, warmup_steps=2, log_every=1, gentle=("encoder.",))
+    training = TrainingConfig(
+        1e6, 2e-3, max_steps=12, warmup_steps=2, log_every=1, picture_every=12, gentle=("encoder.",)
+    )
     depth = DepthRecipe((clips,), training, sizes=((64, 96),), pixels=2 * 64 * 96)
     train_depth(DepthNetwork(DepthNetwork.Config(attention=1)), depth, tmp_path / "run", CPU)
     found = losses(tmp_path / "run")
     assert all(math.isfinite(loss) for loss in found)
     assert sum(found[-4:]) < sum(found[:4])
+    assert read_png(tmp_path / "run/pictures/0000012.png").shape == (3, 3 * 64, 2 * 96)  # photo, guess, true
 
 
 def test_depth_wants_clips(tmp_path):

@@ -12,7 +12,7 @@ from photowalk.geometry.cameras import Cameras
 from photowalk.models.detail import DetailNetwork
 from photowalk.models.nano_codec import NanoCodec
 from photowalk.models.squeeze_features import SqueezeFeatures
-from photowalk.scene.images import to_bytes, write_png
+from photowalk.scene.images import read_png, to_bytes, write_png
 from photowalk.scene.types import Clip
 from photowalk.synthetic import SyntheticWorld
 from photowalk.train.codec import CodecRecipe, train_codec
@@ -93,11 +93,13 @@ def test_detail_stage_trains_on_its_samples(codec, tmp_path):
     assert len(samples) == 2
     network = DetailNetwork(DetailNetwork.Config(widths=(8, 12)))
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    training = TrainingConfig(minutes=1, learning_rate=1e-3, max_steps=3)
+    training = TrainingConfig(minutes=1, learning_rate=1e-3, max_steps=3, picture_every=3)
     recipe = DetailRecipe(training, RULES, crop=(32, 48), batch=2)
     placement = Placement(torch.device("cpu"), torch.float32, "test")
     train_detail(network, SqueezeFeatures(), samples, recipe, tmp_path / "run", placement)
     assert any(not torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    shown = read_png(tmp_path / "run/pictures/0000003.png")  # decoded, warped, restored, true
+    assert shown.shape == (3, 4 * 32, 2 * 48)
 
 
 def test_training_the_detail_stage_needs_samples(tmp_path):

@@ -24,6 +24,7 @@ ENDLESS = 10**9  # steps
 ATTEMPTS = 5  # at a micro-batch, each with other chance, before a training stops
 TORCH_NOTICES = 2.0  # seconds, at most, until torch breaks in because a process ended
 FAR = 7_919_000_003  # between the seeds of attempts, lest one is that of a later micro-batch
+SHOWN = 10**12  # seed of the batch in the pictures; far from those of the steps
 OnFault = Literal["skip", "stop"]
 Batch = TypeVar("Batch")
 FAULTS = (
@@ -62,6 +63,11 @@ class MicroBatches(Dataset, Generic[Batch]):
             except FAULTS as error:
                 faults.append(str(error))
         return Drawn(index, None, tuple(faults))
+
+
+def shown(draw: Callable[[torch.Generator], Batch], on_fault: OnFault) -> Drawn[Batch]:
+    """The batch of which pictures are made, the same each time; files may fail it as they fail any other."""
+    return MicroBatches(draw, SHOWN, on_fault)[0]
 
 
 def seed_of(seed: int, number: int) -> int:

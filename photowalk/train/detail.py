@@ -115,14 +115,12 @@ def train_detail(
             "floor": floor,
         }
 
-    draw = partial(_draw, samples, recipe)
-    shown = {name: value.to(placement.device) for name, value in draw(torch.Generator().manual_seed(0)).items()}
-
-    def picture() -> Tensor:
+    def picture(shown: dict[str, Tensor]) -> Tensor:
+        shown = {name: value.to(placement.device) for name, value in shown.items()}
         restored = network.restore(shown["decoded"] * 2 - 1, shown["warped"] * 2 - 1, shown["known"]) / 2 + 0.5
         return grid([shown["decoded"], shown["warped"], restored, shown["truth"]])
 
-    train(network, draw, loss_of, recipe.training, folder, placement, picture)
+    train(network, partial(_draw, samples, recipe), loss_of, recipe.training, folder, placement, picture)
 
 
 def _views(clip: Clip, first: int, rules: DetailRules, random: torch.Generator) -> list[View]:
