@@ -21,6 +21,7 @@ from photowalk.train.denoiser import DenoiserRecipe, train_denoiser
 from photowalk.train.depth import DepthRecipe, train_depth
 from photowalk.train.films import condition, film_of
 from photowalk.train.objective import PUBLISHED_TRAINABLE, Kind, Objective, corrupted, recalled_frames
+from photowalk.train.prepared import place_of, read_prompt, read_tensors
 from photowalk.train.samples import build_samples, draw_batch, prepare_samples, texts_of
 from photowalk.train.trainer import TrainingConfig
 from photowalk.world.placement import Placement
@@ -43,6 +44,33 @@ def clips(tmp_path_factory) -> Path:
 def samples(clips, tmp_path_factory) -> list[Path]:
     generator = tiny_preset().build(CPU)
     return prepare_samples(find_clips(clips), generator, OURS, tmp_path_factory.mktemp("samples"))
+
+
+def test_clips_of_one_name_have_samples_of_their_own(clips, samples, tmp_path):
+    (one,) = find_clips(clips)
+    other = tmp_path / "elsewhere" / one.name
+    clip = read_clip(one)
+    write_clip(other, replace(clip, video=1 - clip.video, prompt="inside out"), source="test", licence="CC0-1.0")
+    both = prepare_samples([one, other], tiny_preset().build(CPU), OURS, tmp_path / "samples")
+    assert len(set(both)) == 4
+    assert [read_prompt(path) for path in both] == 2 * [clip.prompt] + 2 * ["inside out"]
+    assert torch.equal(load_file(both[0])["clean"], load_file(samples[0])["clean"])  # wherever its samples lie
+    assert not torch.equal(load_file(both[0])["clean"], load_file(both[2])["clean"])
+    again = prepare_samples([other], tiny_preset().build(CPU), OURS, tmp_path / "samples")
+    assert again == both[2:]  # those of the other clip are there, but nobody asked
+
+
+def test_samples_are_found_from_within_their_clip_as_from_outside(tmp_path, monkeypatch):
+    (tmp_path / "walk").mkdir()
+    monkeypatch.chdir(tmp_path / "walk")
+    assert place_of(Path(), tmp_path) == place_of(Path("..", "walk"), tmp_path) == place_of(Path.cwd(), tmp_path)
+
+
+def test_a_damaged_sample_is_named_with_what_to_remove(samples, tmp_path):
+    damaged = tmp_path / samples[0].name
+    damaged.write_bytes(samples[0].read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"0_0000.safetensors cannot be read .*remove it and 0.done beside it"):
+        read_tensors(damaged)
 
 
 def recipe(steps: int, rate: float = 3e-3, objective: Objective = OURS) -> DenoiserRecipe:

@@ -6,6 +6,7 @@ from functools import cache
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from photowalk.data.clips import write_clip
 from photowalk.geometry.cameras import Cameras
@@ -100,6 +101,17 @@ def test_detail_stage_trains_on_its_samples(codec, tmp_path):
     assert any(not torch.equal(value, before[name]) for name, value in network.state_dict().items())
     shown = read_png(tmp_path / "run/pictures/0000003.png")  # decoded, warped, restored, true
     assert shown.shape == (3, 4 * 32, 2 * 48)
+
+
+def test_clips_of_one_name_have_detail_samples_of_their_own(codec, tmp_path):
+    clip = sliding_clip(9)
+    folders = [tmp_path / parent / "clip" for parent in ("one", "other")]
+    for folder, video in zip(folders, (clip.video, 1 - clip.video)):
+        write_clip(folder, replace(clip, video=video), source="test", licence="CC0-1.0")
+    both = prepare_samples(folders, codec, RULES, tmp_path / "samples")
+    assert len(set(both)) == 4
+    assert not torch.equal(load_file(both[0])["truth"], load_file(both[2])["truth"])
+    assert prepare_samples(folders[1:], codec, RULES, tmp_path / "samples") == both[2:]
 
 
 def test_training_the_detail_stage_needs_samples(tmp_path):

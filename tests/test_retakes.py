@@ -60,8 +60,10 @@ def test_retakes_become_samples_beside_those_of_the_clip(tmp_path):
     (plain,) = prepare_samples(clips, generator, Objective(), tmp_path / "samples")
     written = plain.stat().st_mtime_ns
     paths = prepare_samples(clips, generator, Objective(), tmp_path / "samples", retakes=2)
-    assert [path.name for path in paths] == [f"walk{take}_0.safetensors" for take in ("-1", "-2", "")]
+    assert [path.name for path in paths] == [f"{take}_0000.safetensors" for take in range(3)]
+    assert paths[0] == plain
     assert plain.stat().st_mtime_ns == written
+    assert prepare_samples(clips, generator, Objective(), tmp_path / "samples", retakes=1) == paths[:2]
 
 
 def test_pictures_look_as_unlike_as_their_features_differ():

@@ -9,13 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from photowalk.train.parallel import Processes
@@ -99,14 +96,6 @@ def death_of_drawers(work: Callable[[], None]) -> str | None:
             raise
         return str(error)
     return None
-
-
-def read_sample(path: Path) -> dict[str, Tensor]:
-    """The tensors of a prepared sample. Raises ValueError, naming the file."""
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} cannot be read ({error}); remove it and its .done, and it is made again") from error
 
 
 class _Order:
