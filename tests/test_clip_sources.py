@@ -191,6 +191,8 @@ def test_the_published_layout_is_read_as_it_is(published: Path) -> None:
     torch.testing.assert_close(read.cameras.camera_from_world, clip.cameras.camera_from_world)
     torch.testing.assert_close(read.cameras.intrinsics, clip.cameras.intrinsics)
     assert (read.prompt, read_clip(path, slice(3, 5)).prompt) == ("a hall", "its end")
+    assert read.captions == 2 * ("a hall",) + 3 * ("its end",)
+    assert read_clip(path, slice(1, 4), (24, 24)).captions == ("a hall", "its end", "its end")
     assert torch.equal(read_clip(path, slice(3, 5)).depth, clip.depth[3:])
     assert len(read_shots(published.parent, FRAMES)) == 2
 

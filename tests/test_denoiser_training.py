@@ -155,7 +155,7 @@ def test_the_past_may_be_drawn_by_the_network_itself(clips, samples, tmp_path):
 
 def test_the_past_of_every_clip_is_drawn_with_noise_of_its_own(clips, tmp_path):
     generator, clip = tiny_preset().build(CPU), read_clip(find_clips(clips)[0])
-    one, other = (next(build_samples(clip, generator, OURS, "own", seed)) for seed in (1, 2))
+    one, other = (next(build_samples(clip, generator, OURS, "own", seed)).tensors for seed in (1, 2))
     assert not torch.equal(one["history"], other["history"])
 
 
@@ -176,6 +176,19 @@ def test_memory_in_training_holds_what_a_walk_would():
     assert RELEASED.remembered("first", 333, 1, 80, stride=8) == [0]
 
 
+def test_every_chunk_is_told_the_caption_of_its_first_frame(clips):
+    generator, clip = tiny_preset().build(CPU), read_clip(find_clips(clips)[0])
+    captions = (1 + CHUNK_FRAMES) * ("a hall",) + CHUNK_FRAMES * ("its end",)
+    clip = replace(clip, captions=captions)
+    assert [sample.prompt for sample in build_samples(clip, generator, OURS, "plain", 0)] == ["a hall", "its end"]
+    (own,) = build_samples(clip, generator, OURS, "own", 0)
+    assert own.prompt == "its end"
+    film = film_of(clip, generator)
+    texts = [condition(film, first, [0], None, generator)[0].text for first in (1, 1 + CHUNK_FRAMES)]
+    assert torch.equal(texts[0], generator.text.encode(["a hall"]))
+    assert torch.equal(texts[1], generator.text.encode(["its end"]))
+
+
 def test_clips_begin_at_random_frames_where_that_costs_no_past(tmp_path):
     generator = tiny_preset().build(CPU)
     world = SyntheticWorld.sample(3)
@@ -183,7 +196,9 @@ def test_clips_begin_at_random_frames_where_that_costs_no_past(tmp_path):
 
     def targets(objective: Objective, clip: Clip) -> set[float]:
         seeds = range(3)
-        return {float(next(build_samples(clip, generator, objective, "plain", s))["clean"].sum()) for s in seeds}
+        return {
+            float(next(build_samples(clip, generator, objective, "plain", s)).tensors["clean"].sum()) for s in seeds
+        }
 
     assert len(targets(OURS, clip)) == 3
     assert len(targets(replace(OURS, random_starts=False), clip)) == 1

@@ -46,8 +46,8 @@ def is_video(path: Path) -> bool:
 
 def read_video_clip(video: Path, frames: slice = slice(None), size: tuple[int, int] | None = None) -> Clip:
     """The clip or a part of it, in its own size or cropped about the middle to the proportions of `size` (height,
-    width) and resized; depth takes nearest pixels. The prompt is the caption of the first frame read. Raises
-    DatasetError."""
+    width) and resized; depth takes nearest pixels. Every frame has its caption; the prompt is that of the first frame
+    read. Raises DatasetError."""
     chosen = range(count_video_frames(video))[frames]
     if not chosen:
         raise DatasetError(f"{video} has {count_video_frames(video)} frames, none of them in {frames}")
@@ -56,8 +56,9 @@ def read_video_clip(video: Path, frames: slice = slice(None), size: tuple[int, i
     cameras = _cameras(video, chosen, (height, width))
     depths = _depths(video, chosen, (height, width))
     depth = torch.stack([torch.from_numpy(layer.astype(np.float32)) for layer in depths])
-    captions = _captions(video)
-    clip = Clip(pictures, cameras, torch.where(depth > 0, depth, 0.0), caption_at(captions, chosen.start))
+    known = _captions(video)
+    captions = tuple(caption_at(known, frame) for frame in chosen)
+    clip = Clip(pictures, cameras, torch.where(depth > 0, depth, 0.0), captions[0], captions if known else ())
     return clip if size is None else _fitted(clip, *size)
 
 
@@ -221,4 +222,4 @@ def _fitted(clip: Clip, height: int, width: int) -> Clip:
     cameras = Cameras(clip.cameras.camera_from_world, intrinsics, rows, columns).resized(height, width)
     pictures = F.interpolate(clip.video[part], size=(height, width), mode="bilinear", antialias=True)
     depth = F.interpolate(clip.depth[part][:, None], size=(height, width), mode="nearest-exact")[:, 0]
-    return Clip(pictures.clamp(0, 1), cameras, depth, clip.prompt)
+    return Clip(pictures.clamp(0, 1), cameras, depth, clip.prompt, clip.captions)

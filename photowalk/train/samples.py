@@ -47,8 +47,8 @@ def prepare_samples(
         clip = read_clip(path)
         if take:
             clip = retake(clip, torch.Generator().manual_seed(seed))
-        for tensors in build_samples(clip, generator, objective, kind, seed):
-            yield Sample({name: value.half() for name, value in tensors.items()}, clip.prompt)
+        for sample in build_samples(clip, generator, objective, kind, seed):
+            yield replace(sample, tensors={name: value.half() for name, value in sample.tensors.items()})
 
     wanted = product(clips, range(1 + retakes))
     return [sample for path, take in wanted for sample in prepared(path, folder, partial(build, path, take), take)]
@@ -57,10 +57,10 @@ def prepare_samples(
 @torch.no_grad()  # not inference_mode: what it leaves of split weights could not be trained any more
 def build_samples(
     clip: Clip, generator: Generator, objective: Objective, kind: Kind, seed: int, *, last: bool = False
-) -> Iterator[dict[str, Tensor]]:
-    """Every chunk of the clip that the kind stands for, or the last one alone, as tensors by name: the fields of
-    `Conditioning` but for text and image, `latest` (the picture that the image encoder sees) and `clean`. Raises
-    ValueError for a clip without depth."""
+) -> Iterator[Sample]:
+    """Every chunk of the clip that the kind stands for, or the last one alone, with what is told from its first frame
+    on and tensors by name: the fields of `Conditioning` but for text and image, `latest` (the picture that the image
+    encoder sees) and `clean`. Raises ValueError for a clip without depth."""
     if clip.depth is None:
         raise ValueError("the denoiser is trained on clips with depth; photowalk data prepare estimates it")
     random, chunk = torch.Generator().manual_seed(seed), chunk_frames(generator)
@@ -76,11 +76,11 @@ def build_samples(
             continue
         past = telling.own_past(film, first - chunk, random) if kind == "own" else film
         conditioning, _ = telling.told(past, first)
-        sample = {field.name: getattr(conditioning, field.name)[0] for field in fields(Conditioning)}
-        del sample["text"], sample["image"]  # their encoders may change, so features are not kept
-        sample["latest"] = past.views[first - 1].image
-        sample["clean"] = clean_latents(film, first, generator)
-        yield sample
+        tensors = {field.name: getattr(conditioning, field.name)[0] for field in fields(Conditioning)}
+        del tensors["text"], tensors["image"]  # their encoders may change, so features are not kept
+        tensors["latest"] = past.views[first - 1].image
+        tensors["clean"] = clean_latents(film, first, generator)
+        yield Sample(tensors, film.prompts[first])
 
 
 def _start(frames: int, chunk: int, objective: Objective, random: torch.Generator) -> int:
