@@ -210,6 +210,14 @@ def test_a_video_is_cropped_and_resized_with_its_lens(published: Path) -> None:
         read_clip(published / "kept", size=(24, 24))
 
 
+def test_clips_made_of_the_published_layout_keep_their_captions(published: Path, tmp_path: Path) -> None:
+    clips = tmp_path / "kept"
+    call = ["data", "prepare", str(published / "rgb" / "first.mp4"), "-o", str(clips), "--size", "24x40"]
+    assert main([*call, "--frames", "1:5"]) == 0
+    (path,) = find_clips(clips)
+    assert read_clip(path).captions == ("a hall", "its end", "its end", "its end")
+
+
 def test_a_filter_list_chooses_videos(published: Path) -> None:
     (published / "all_filter.lst").write_text("second.mp4\n")
     assert [path.stem for path in find_clips(published.parent)] == ["second"]

@@ -54,6 +54,20 @@ def test_a_part_is_read_alone(folder: Path, clip: Clip) -> None:
     assert torch.equal(part.cameras.centres, clip.cameras.centres[1:3])
 
 
+def test_captions_that_change_on_the_way_come_back(tmp_path: Path, clip: Clip) -> None:
+    captions = ("", "a door", "a door", "a wall", "a door")
+    write_clip(tmp_path, replace(clip, captions=captions), source="a test", licence="CC0-1.0")
+    assert json.loads((tmp_path / "clip.json").read_text())["captions"] == {
+        "0": "",
+        "1": "a door",
+        "3": "a wall",
+        "4": "a door",
+    }
+    assert read_clip(tmp_path).captions == captions
+    part = read_clip(tmp_path, slice(0, 4, 3))
+    assert (part.captions, part.prompt_at(0), part.prompt_at(1)) == (("", "a wall"), clip.prompt, "a wall")
+
+
 def test_unknown_depth_is_zero(tmp_path: Path, clip: Clip) -> None:
     write_clip(tmp_path, replace(clip, depth=None), source="a test", licence="CC0-1.0")
     assert read_clip(tmp_path).depth.eq(0).all()
@@ -96,6 +110,8 @@ def _without_depth(folder: Path) -> None:
         (lambda folder: (folder / "clip.json").write_text("{"), "cannot be read"),
         (lambda folder: _edit_description(folder, version=99), "version 99 instead of 1"),
         (lambda folder: _edit_description(folder, licence=None), "licence is missing"),
+        (lambda folder: _edit_description(folder, captions=["a hall"]), r"texts by frame.*got \['a hall'\]"),
+        (lambda folder: _edit_description(folder, captions={"first": "a hall"}), "captions in clip.json want"),
         (lambda folder: _edit_tensors(folder, "depth", lambda depth: depth[1:]), "depth has shape"),
         (lambda folder: _edit_tensors(folder, "video", lambda video: video[:, 0]), r"wanted is \[F, 3, H, W\]"),
         (_without_frames, r"video in clip.safetensors has shape \(0, 3, 24, 32\), wanted .* a frame"),

@@ -2,7 +2,8 @@
 
 A clip is named by a path. A clip folder is a posed video with depth as two files that are quick to read in part: it
 holds `clip.safetensors` (video uint8 [F, 3, H, W], depth float16 [F, H, W] with 0 = unknown and inf = sky,
-camera_from_world [F, 4, 4], intrinsics [F, 3, 3] in pixels) and `clip.json` (version, prompt, source, licence).
+camera_from_world [F, 4, 4], intrinsics [F, 3, 3] in pixels) and `clip.json` (version, prompt, source, licence, and
+captions by the frame that they begin at, if they change on the way).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from safetensors import SafetensorError, deserialize, safe_open
 from safetensors.torch import load, save_file
 from torch import Tensor
 
+from photowalk.data.captions import caption_at
 from photowalk.data.reference_dataset import (
     DatasetError,
     count_video_frames,
@@ -56,6 +58,9 @@ def write_clip(folder: Path, clip: Clip, *, source: str, licence: str) -> None:
     }
     tensors = {name: value.cpu().contiguous() for name, value in tensors.items()}
     about = {"version": VERSION, "prompt": clip.prompt, "source": source, "licence": licence}
+    if clip.captions:
+        begun = [i for i in range(len(clip)) if i == 0 or clip.captions[i] != clip.captions[i - 1]]
+        about["captions"] = {str(i): clip.captions[i] for i in begun}
     write_atomically(folder / "clip.safetensors", lambda temporary: save_file(tensors, temporary))
     write_atomically(folder / "clip.json", lambda temporary: temporary.write_text(json.dumps(about, indent=1)))
 
@@ -76,7 +81,9 @@ def read_clip(path: Path, frames: slice = slice(None), size: tuple[int, int] | N
     if size not in (None, tuple(video.shape[-2:])):
         raise ClipError(f"{path} has frames of {tuple(video.shape[-2:])}, wanted are {size}; prepare it in that size")
     cameras = Cameras(pose.float(), intrinsics.float(), *video.shape[-2:])
-    return Clip(from_bytes(video), cameras, depth.float(), about["prompt"])
+    begun = {int(first): text for first, text in about.get("captions", {}).items()}
+    captions = tuple(caption_at(begun, frame) for frame in range(count_frames(path))[frames]) if begun else ()
+    return Clip(from_bytes(video), cameras, depth.float(), about["prompt"], captions)
 
 
 def count_frames(path: Path) -> int:
@@ -131,6 +138,11 @@ def validate(path: Path) -> list[str]:
     faults = [f"{name} is missing in clip.json" for name in ("prompt", "source", "licence") if name not in about]
     if not isinstance(about.get("prompt", ""), str):
         faults.append(f"the prompt in clip.json wants to be text, got {about['prompt']!r}")
+    captions = about.get("captions", {})
+    if not isinstance(captions, dict) or not all(
+        first.isdecimal() and isinstance(text, str) for first, text in captions.items()
+    ):
+        faults.append(f'captions in clip.json want to be texts by frame, like {{"0": "a hall"}}, got {captions!r}')
     if about.get("version") != VERSION:
         faults.append(f"version {about.get('version')!r} instead of {VERSION}")
     faults += _tensor_faults(kinds)

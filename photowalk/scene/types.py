@@ -36,7 +36,7 @@ class Clip:
     cameras: Cameras  # [F]
     depth: Tensor | None = None  # [F, H, W] along +Z, 0 = unknown (whole frames may be), inf = sky
     prompt: str = ""
-    captions: tuple[str, ...] = ()  # [F] what is told from each frame on, where that changes on the way
+    captions: tuple[str, ...] = ()  # [F] what is told from each frame on, where that changes on the way; may be empty
 
     def __post_init__(self) -> None:
         frames, _, height, width = self.video.shape
@@ -60,8 +60,8 @@ class Clip:
         return Clip(self.video[frames], self.cameras[frames], depth, self.prompt, captions)
 
     def prompt_at(self, frame: int) -> str:
-        """What is told of the frames from this one on."""
-        return self.captions[frame] if self.captions else self.prompt
+        """What is told of the frames from this one on: its caption, or the prompt where it has none."""
+        return (self.captions[frame] if self.captions else "") or self.prompt
 
     def view(self, frame: int) -> View:
         """One frame; all of its depth is unknown where the clip has none."""
