@@ -9,7 +9,15 @@ import torch
 
 from photowalk.geometry import paths
 from photowalk.geometry.cameras import Cameras
-from photowalk.perception.captions import CaptionScene, QwenCaptioner, TemplateCaptioner, describe_motion
+from photowalk.perception.captions import (
+    CaptionScene,
+    QwenCaptioner,
+    TemplateCaptioner,
+    describe_motion,
+    motion_of,
+    with_motion_of,
+)
+from photowalk.scene.types import Clip
 
 HEIGHT, WIDTH = 64, 96
 START = Cameras.from_fov(torch.eye(4), 60.0, HEIGHT, WIDTH)
@@ -44,6 +52,19 @@ def test_motion_in_words(path, said):
 def test_motion_is_judged_from_where_the_path_begins():
     there = paths.turn(START, 9, yaw_deg=90)[-1]
     assert describe_motion(paths.forward(there, 9, distance=1.0), 2.0) == "The camera moves forward."
+
+
+def test_a_prompt_follows_the_camera_of_another_clip():
+    def clip(path: Cameras, depth: float) -> Clip:
+        return Clip(torch.zeros(9, 3, HEIGHT, WIDTH), path, torch.full((9, HEIGHT, WIDTH), depth))
+
+    back = clip(paths.backward(START, 9, distance=1.0), 2.0)
+    assert motion_of(back) == "The camera moves backward."
+    assert motion_of(clip(back.cameras, 200.0)) == "The camera hardly moves."
+    for said in ("moves forward and to the right and turns left", "turns up", "hardly moves"):
+        assert with_motion_of(back, f"A hall. The camera {said}.") == "A hall. The camera moves backward."
+    for others in ("A hall.", "", "The camera on the table is old.", "The camera moves forward. A hall."):
+        assert with_motion_of(back, others) == others
 
 
 def test_the_template_keeps_the_users_words():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -11,10 +12,11 @@ import av
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from photowalk.cli import main
 from photowalk.data.captions import CaptionError, read_captions
-from photowalk.data.clips import ClipError, count_frames, find_clips, read_clip, validate, write_clip
+from photowalk.data.clips import ClipError, check_folder, count_frames, find_clips, read_clip, validate, write_clip
 from photowalk.data.exr import ExrError, read_exr
 from photowalk.data.shards import ShardError, write_shards
 from photowalk.geometry.cameras import Cameras
@@ -76,6 +78,25 @@ def test_webdataset_writes_shards_that_are_read(shards: Path, tmp_path: Path) ->
         )
     (path,) = find_clips(tmp_path / "theirs")
     assert torch.equal(read_clip(path).video, read_clip(folder).video)
+
+
+def test_shards_that_tar_made_of_a_folder_are_read(tmp_path: Path) -> None:
+    write_clip(tmp_path / "walk", make_clip(), source="a test", licence="CC0-1.0")
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for part in ("clip.json", "clip.safetensors"):
+            archive.add(tmp_path / "walk" / part, f"./far.{part}")
+    assert find_clips(tmp_path / "a.tar") == [tmp_path / "a.tar" / "far"]
+    assert torch.equal(read_clip(tmp_path / "a.tar" / "far").video, make_clip().video)
+
+
+def test_numbers_of_another_kind_in_a_shard_are_a_fault(tmp_path: Path) -> None:
+    folder = tmp_path / "clips" / "walk"
+    write_clip(folder, make_clip(), source="a test", licence="CC0-1.0")
+    tensors = load_file(folder / "clip.safetensors")
+    save_file(tensors | {"video": tensors["video"].float()}, folder / "clip.safetensors")
+    (shard,) = write_shards([folder], tmp_path / "shards", size=1e9)
+    with pytest.raises(ClipError, match=r"clips-000000.tar/walk: video in clip.safetensors is kept in F32, wanted"):
+        check_folder(shard)
 
 
 def test_the_command_line_packs_and_checks_shards(shards: Path, tmp_path: Path, capsys) -> None:
@@ -170,6 +191,8 @@ def test_the_published_layout_is_read_as_it_is(published: Path) -> None:
     torch.testing.assert_close(read.cameras.camera_from_world, clip.cameras.camera_from_world)
     torch.testing.assert_close(read.cameras.intrinsics, clip.cameras.intrinsics)
     assert (read.prompt, read_clip(path, slice(3, 5)).prompt) == ("a hall", "its end")
+    assert read.captions == 2 * ("a hall",) + 3 * ("its end",)
+    assert read_clip(path, slice(1, 4), (24, 24)).captions == ("a hall", "its end", "its end")
     assert torch.equal(read_clip(path, slice(3, 5)).depth, clip.depth[3:])
     assert len(read_shots(published.parent, FRAMES)) == 2
 
@@ -185,6 +208,14 @@ def test_a_video_is_cropped_and_resized_with_its_lens(published: Path) -> None:
     write_clip(published / "kept", make_clip(), source="a test", licence="CC0-1.0")
     with pytest.raises(ClipError, match="prepare it in that size"):
         read_clip(published / "kept", size=(24, 24))
+
+
+def test_clips_made_of_the_published_layout_keep_their_captions(published: Path, tmp_path: Path) -> None:
+    clips = tmp_path / "kept"
+    call = ["data", "prepare", str(published / "rgb" / "first.mp4"), "-o", str(clips), "--size", "24x40"]
+    assert main([*call, "--frames", "1:5"]) == 0
+    (path,) = find_clips(clips)
+    assert read_clip(path).captions == ("a hall", "its end", "its end", "its end")
 
 
 def test_a_filter_list_chooses_videos(published: Path) -> None:
@@ -215,6 +246,45 @@ def damaged_depth(root: Path) -> None:
     (root / "depth" / "first.zip").write_bytes(b"PK")
 
 
+def write_depth(root: Path, layers: dict[int, np.ndarray]) -> None:
+    with zipfile.ZipFile(root / "depth" / "first.zip", "w") as archive:
+        for frame, layer in layers.items():
+            archive.writestr(f"{frame:05d}.exr", exr(layer))
+
+
+def depth_with_a_gap(root: Path) -> None:
+    write_depth(root, {frame: np.ones((HEIGHT, WIDTH), np.float32) for frame in (0, 1, 3, 4)})
+
+
+def depth_with_a_gap_in_one_array(root: Path) -> None:
+    (root / "depth" / "first.zip").unlink()
+    layers = np.ones((4, HEIGHT, WIDTH), np.float32)
+    np.savez(root / "depth" / "first.npz", inds=np.array([0, 1, 3, 4]), data=layers)
+
+
+def smaller_depth(root: Path) -> None:
+    write_depth(root, {frame: np.ones((HEIGHT // 2, WIDTH // 2), np.float32) for frame in range(FRAMES)})
+
+
+def depth_in_millimetres(root: Path) -> None:
+    (root / "depth" / "first.zip").unlink()
+    layers = np.full((FRAMES, HEIGHT, WIDTH), 2500, np.uint16)
+    np.savez(root / "depth" / "first.npz", inds=np.arange(FRAMES), data=layers)
+
+
+def flat_depth(root: Path) -> None:
+    (root / "depth" / "first.zip").unlink()
+    np.savez(root / "depth" / "first.npz", inds=np.arange(FRAMES), data=np.ones(FRAMES))
+
+
+def poses_with_a_gap(root: Path) -> None:
+    np.savez(root / "pose" / "first.npz", inds=np.array([0, 1, 3, 4]), data=np.eye(4)[None].repeat(4, 0))
+
+
+def poses_in_words(root: Path) -> None:
+    np.savez(root / "pose" / "first.npz", inds=np.arange(5), data=np.full((5, 4, 4), "far"))
+
+
 def damaged_video(root: Path) -> None:
     (root / "rgb" / "first.mp4").write_bytes(b"no video")
 
@@ -234,6 +304,13 @@ def damaged_captions(root: Path) -> None:
         (bad_poses, r"data \[T, 4, 4\]"),
         (few_lenses, "lacks frame 3"),
         (skewed_poses, "cameras"),
+        (poses_with_a_gap, r"pose/first.npz lacks frame 2 \(1 in all\); wanted are all from 0 to 3"),
+        (poses_in_words, r"pose/first.npz wants numbers"),
+        (depth_with_a_gap, r"depth/first.zip lacks frame 2 \(1 in all\); wanted are all from 0 to 4"),
+        (depth_with_a_gap_in_one_array, r"depth/first.npz lacks frame 2"),
+        (smaller_depth, r"depth/first.zip has depth of \(24, 40\) in frame 0, the video \(48, 80\)"),
+        (depth_in_millimetres, r"depth/first.npz has depth in uint16, wanted are metres"),
+        (flat_depth, r"depth/first.npz wants inds \[T\] and data \[T, H, W\], got 5 and \(5,\)"),
         (damaged_depth, r"depth/first.zip wants depth of frames 0 to 4"),
         (damaged_video, r"rgb/first.mp4 cannot be read"),
         (short_video, "ends before frame 4"),
@@ -242,6 +319,8 @@ def damaged_captions(root: Path) -> None:
 )
 def test_faults_of_the_published_layout_have_names(published: Path, harm, fault: str) -> None:
     harm(published)
+    with pytest.raises(ClipError, match=fault):
+        check_folder(published)
     with pytest.raises(ClipError, match=fault):
         read_clip(published / "rgb" / "first.mp4")
 

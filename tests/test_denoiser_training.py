@@ -14,12 +14,14 @@ from photowalk.data.clips import find_clips, read_clip, write_clip
 from photowalk.diffusion.flow import TrainingSchedule
 from photowalk.memory.policies import GreedyCoverage
 from photowalk.models.depth_network import DepthNetwork
+from photowalk.scene.images import read_png
 from photowalk.scene.types import Clip
 from photowalk.synthetic import SyntheticWorld
 from photowalk.train.denoiser import DenoiserRecipe, train_denoiser
 from photowalk.train.depth import DepthRecipe, train_depth
 from photowalk.train.films import condition, film_of
 from photowalk.train.objective import PUBLISHED_TRAINABLE, Kind, Objective, corrupted, recalled_frames
+from photowalk.train.prepared import place_of, read_prompt, read_tensors
 from photowalk.train.samples import build_samples, draw_batch, prepare_samples, texts_of
 from photowalk.train.trainer import TrainingConfig
 from photowalk.world.placement import Placement
@@ -42,6 +44,33 @@ def clips(tmp_path_factory) -> Path:
 def samples(clips, tmp_path_factory) -> list[Path]:
     generator = tiny_preset().build(CPU)
     return prepare_samples(find_clips(clips), generator, OURS, tmp_path_factory.mktemp("samples"))
+
+
+def test_clips_of_one_name_have_samples_of_their_own(clips, samples, tmp_path):
+    (one,) = find_clips(clips)
+    other = tmp_path / "elsewhere" / one.name
+    clip = read_clip(one)
+    write_clip(other, replace(clip, video=1 - clip.video, prompt="inside out"), source="test", licence="CC0-1.0")
+    both = prepare_samples([one, other], tiny_preset().build(CPU), OURS, tmp_path / "samples")
+    assert len(set(both)) == 4
+    assert [read_prompt(path) for path in both] == 2 * [clip.prompt] + 2 * ["inside out"]
+    assert torch.equal(load_file(both[0])["clean"], load_file(samples[0])["clean"])  # wherever its samples lie
+    assert not torch.equal(load_file(both[0])["clean"], load_file(both[2])["clean"])
+    again = prepare_samples([other], tiny_preset().build(CPU), OURS, tmp_path / "samples")
+    assert again == both[2:]  # those of the other clip are there, but nobody asked
+
+
+def test_samples_are_found_from_within_their_clip_as_from_outside(tmp_path, monkeypatch):
+    (tmp_path / "walk").mkdir()
+    monkeypatch.chdir(tmp_path / "walk")
+    assert place_of(Path(), tmp_path) == place_of(Path("..", "walk"), tmp_path) == place_of(Path.cwd(), tmp_path)
+
+
+def test_a_damaged_sample_is_named_with_what_to_remove(samples, tmp_path):
+    damaged = tmp_path / samples[0].name
+    damaged.write_bytes(samples[0].read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"0_0000.safetensors cannot be read .*remove it and 0.done beside it"):
+        read_tensors(damaged)
 
 
 def recipe(steps: int, rate: float = 3e-3, objective: Objective = OURS) -> DenoiserRecipe:
@@ -88,12 +117,15 @@ def test_no_samples_no_training(tmp_path):
 
 def test_the_depth_network_learns_from_clips(clips, tmp_path):
     torch.manual_seed(0)
-    training = TrainingConfig(1e6, 2e-3, max_steps=12, warmup_steps=2, log_every=1, gentle=("encoder.",))
+    training = TrainingConfig(
+        1e6, 2e-3, max_steps=12, warmup_steps=2, log_every=1, picture_every=12, gentle=("encoder.",)
+    )
     depth = DepthRecipe((clips,), training, sizes=((64, 96),), pixels=2 * 64 * 96)
     train_depth(DepthNetwork(DepthNetwork.Config(attention=1)), depth, tmp_path / "run", CPU)
     found = losses(tmp_path / "run")
     assert all(math.isfinite(loss) for loss in found)
     assert sum(found[-4:]) < sum(found[:4])
+    assert read_png(tmp_path / "run/pictures/0000012.png").shape == (3, 3 * 64, 2 * 96)  # photo, guess, true
 
 
 def test_depth_wants_clips(tmp_path):
@@ -123,7 +155,7 @@ def test_the_past_may_be_drawn_by_the_network_itself(clips, samples, tmp_path):
 
 def test_the_past_of_every_clip_is_drawn_with_noise_of_its_own(clips, tmp_path):
     generator, clip = tiny_preset().build(CPU), read_clip(find_clips(clips)[0])
-    one, other = (next(build_samples(clip, generator, OURS, "own", seed)) for seed in (1, 2))
+    one, other = (next(build_samples(clip, generator, OURS, "own", seed)).tensors for seed in (1, 2))
     assert not torch.equal(one["history"], other["history"])
 
 
@@ -144,6 +176,19 @@ def test_memory_in_training_holds_what_a_walk_would():
     assert RELEASED.remembered("first", 333, 1, 80, stride=8) == [0]
 
 
+def test_every_chunk_is_told_the_caption_of_its_first_frame(clips):
+    generator, clip = tiny_preset().build(CPU), read_clip(find_clips(clips)[0])
+    captions = (1 + CHUNK_FRAMES) * ("a hall",) + CHUNK_FRAMES * ("its end",)
+    clip = replace(clip, captions=captions)
+    assert [sample.prompt for sample in build_samples(clip, generator, OURS, "plain", 0)] == ["a hall", "its end"]
+    (own,) = build_samples(clip, generator, OURS, "own", 0)
+    assert own.prompt == "its end"
+    film = film_of(clip, generator)
+    texts = [condition(film, first, [0], None, generator)[0].text for first in (1, 1 + CHUNK_FRAMES)]
+    assert torch.equal(texts[0], generator.text.encode(["a hall"]))
+    assert torch.equal(texts[1], generator.text.encode(["its end"]))
+
+
 def test_clips_begin_at_random_frames_where_that_costs_no_past(tmp_path):
     generator = tiny_preset().build(CPU)
     world = SyntheticWorld.sample(3)
@@ -151,7 +196,9 @@ def test_clips_begin_at_random_frames_where_that_costs_no_past(tmp_path):
 
     def targets(objective: Objective, clip: Clip) -> set[float]:
         seeds = range(3)
-        return {float(next(build_samples(clip, generator, objective, "plain", s))["clean"].sum()) for s in seeds}
+        return {
+            float(next(build_samples(clip, generator, objective, "plain", s)).tensors["clean"].sum()) for s in seeds
+        }
 
     assert len(targets(OURS, clip)) == 3
     assert len(targets(replace(OURS, random_starts=False), clip)) == 1

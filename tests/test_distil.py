@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from tiny import CHUNK_FRAMES, HEIGHT, WIDTH, tiny_preset
 from torch import Tensor, nn
 
+from photowalk.cli import main
 from photowalk.data.clips import find_clips, write_clip
 from photowalk.diffusion.few_step import FewStep
 from photowalk.diffusion.flow import TIMESTEPS, TrainingSchedule
@@ -162,6 +163,23 @@ def test_distillation_wants_samples(tmp_path):
     generator = tiny_preset().build(CPU)
     with pytest.raises(ValueError, match="prepare_samples"):
         train_student(generator, deepcopy(generator.denoiser), {}, recipe(1), tmp_path)
+
+
+def test_distillation_keeps_its_weights_whole(samples, tmp_path):
+    generator = tiny_preset().build(CPU)
+    split = replace(recipe(1), training=replace(recipe(1).training, shard=2))
+    with pytest.raises(ValueError, match="got shards of 2; give 1"):
+        train_student(generator, deepcopy(generator.denoiser), samples, split, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("part", ["distil", "detail", "splats", "codec"])
+def test_parts_that_cannot_be_split_say_so(part, tmp_path, capsys):
+    call = ["train", part, "--data", str(tmp_path), "--shard", "2", "--work", str(tmp_path / "run")]
+    assert main([*call, "-o", str(tmp_path / "weights")]) == 2
+    said = capsys.readouterr().err
+    assert f"weights of {part} are not split among processes, got --shard 2; it is for depth and the denoiser" in said
+    assert not list(tmp_path.iterdir())
 
 
 def test_recipes_distil_into_all_weights_or_a_change(tmp_path, monkeypatch):

@@ -51,9 +51,21 @@ def test_a_live_sample_is_the_prepared_one_of_its_chunk(clips, own):
     still = replace(objective, random_starts=False)
     *_, prepared = build_samples(drawn.clip, generator, still, drawn.kind, drawn.seed)
     batch = live_batch(drawn, generator, objective, TrainingSchedule())
-    assert batch.tensors.keys() == prepared.keys()
-    for name, value in prepared.items():
+    assert batch.prompts == [prepared.prompt]
+    assert batch.tensors.keys() == prepared.tensors.keys()
+    for name, value in prepared.tensors.items():
         torch.testing.assert_close(batch.tensors[name][0], value.float())
+
+
+def test_a_live_sample_is_told_the_caption_of_its_chunk(clips):
+    drawn = live(clips, Objective(own_past=1.0)).draw(random(4))
+    captions = (1 + CHUNK_FRAMES) * ("a hall",) + CHUNK_FRAMES * ("its end",)
+    drawn = replace(drawn, clip=replace(drawn.clip, captions=captions))
+    told = [
+        live_batch(each, tiny_preset().build(CPU), Objective(own_past=1.0), TrainingSchedule()).prompts
+        for each in (replace(drawn, silent=False), replace(drawn, silent=True))
+    ]
+    assert told == [["its end"], [None]]
 
 
 def test_a_walk_that_draws_its_past_has_one(clips):

@@ -6,13 +6,14 @@ from functools import cache
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from photowalk.data.clips import write_clip
 from photowalk.geometry.cameras import Cameras
 from photowalk.models.detail import DetailNetwork
 from photowalk.models.nano_codec import NanoCodec
 from photowalk.models.squeeze_features import SqueezeFeatures
-from photowalk.scene.images import to_bytes, write_png
+from photowalk.scene.images import read_png, to_bytes, write_png
 from photowalk.scene.types import Clip
 from photowalk.synthetic import SyntheticWorld
 from photowalk.train.codec import CodecRecipe, train_codec
@@ -93,11 +94,24 @@ def test_detail_stage_trains_on_its_samples(codec, tmp_path):
     assert len(samples) == 2
     network = DetailNetwork(DetailNetwork.Config(widths=(8, 12)))
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    training = TrainingConfig(minutes=1, learning_rate=1e-3, max_steps=3)
+    training = TrainingConfig(minutes=1, learning_rate=1e-3, max_steps=3, picture_every=3)
     recipe = DetailRecipe(training, RULES, crop=(32, 48), batch=2)
     placement = Placement(torch.device("cpu"), torch.float32, "test")
     train_detail(network, SqueezeFeatures(), samples, recipe, tmp_path / "run", placement)
     assert any(not torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    shown = read_png(tmp_path / "run/pictures/0000003.png")  # decoded, warped, restored, true
+    assert shown.shape == (3, 4 * 32, 2 * 48)
+
+
+def test_clips_of_one_name_have_detail_samples_of_their_own(codec, tmp_path):
+    clip = sliding_clip(9)
+    folders = [tmp_path / parent / "clip" for parent in ("one", "other")]
+    for folder, video in zip(folders, (clip.video, 1 - clip.video)):
+        write_clip(folder, replace(clip, video=video), source="test", licence="CC0-1.0")
+    both = prepare_samples(folders, codec, RULES, tmp_path / "samples")
+    assert len(set(both)) == 4
+    assert not torch.equal(load_file(both[0])["truth"], load_file(both[2])["truth"])
+    assert prepare_samples(folders[1:], codec, RULES, tmp_path / "samples") == both[2:]
 
 
 def test_training_the_detail_stage_needs_samples(tmp_path):

@@ -1,12 +1,17 @@
 """Other recordings of a place, made of one, and how unlike pictures look."""
 
+from dataclasses import replace
+
+import pytest
 import rooms
 import torch
 from tiny import CHUNK_FRAMES, HEIGHT, WIDTH, tiny_preset
 
 from photowalk.data.clips import write_clip
+from photowalk.geometry import paths
 from photowalk.geometry.cameras import Cameras
 from photowalk.models.squeeze_features import SqueezeFeatures
+from photowalk.perception.captions import motion_of
 from photowalk.scene.types import Clip
 from photowalk.scene.warping import composite
 from photowalk.train.looks import Look, feature_error
@@ -53,6 +58,26 @@ def test_a_retake_keeps_place_and_length_and_follows_from_its_chance():
     assert torch.equal(again.video, takes[0].video)
 
 
+def test_a_retake_tells_of_its_own_way():
+    cameras = paths.strafe(Cameras.from_fov(torch.eye(4), 75.0, HEIGHT, WIDTH), 5, distance=1.0)
+    clip = replace(rooms.seen_from(cameras), prompt="A room. The camera moves to the right.")
+    clip = replace(
+        clip, captions=("A door.", "A door.", "A wall.", "A wall.", "A wall. The camera moves to the right.")
+    )
+    told = set()
+    for seed in range(8):
+        take = retake(clip, torch.Generator().manual_seed(seed))
+        told.add((take.prompt, take.captions[0]))
+        assert take.prompt == f"A room. {motion_of(take)}"
+    left, right = (f"The camera moves to the {side}." for side in ("left", "right"))
+    assert told == {
+        (f"A room. {right}", "A door."),
+        (f"A room. {left}", "A door."),  # mirrored
+        (f"A room. {left}", f"A wall. {left}"),  # backwards
+        (f"A room. {right}", f"A wall. {right}"),  # both
+    }
+
+
 def test_retakes_become_samples_beside_those_of_the_clip(tmp_path):
     clip = short_walk(CHUNK_FRAMES + 1)
     write_clip(tmp_path / "clips" / "walk", clip, source="test", licence="CC0-1.0")
@@ -60,8 +85,18 @@ def test_retakes_become_samples_beside_those_of_the_clip(tmp_path):
     (plain,) = prepare_samples(clips, generator, Objective(), tmp_path / "samples")
     written = plain.stat().st_mtime_ns
     paths = prepare_samples(clips, generator, Objective(), tmp_path / "samples", retakes=2)
-    assert [path.name for path in paths] == [f"walk{take}_0.safetensors" for take in ("-1", "-2", "")]
+    assert [path.name for path in paths] == [f"{take}_0000.safetensors" for take in range(3)]
+    assert paths[0] == plain
     assert plain.stat().st_mtime_ns == written
+    assert prepare_samples(clips, generator, Objective(), tmp_path / "samples", retakes=1) == paths[:2]
+
+
+def test_captions_are_one_for_each_frame():
+    clip = replace(short_walk(3), captions=("a", "b", "c"))
+    assert (clip[1:].captions, clip[[2, 0]].captions) == (("b", "c"), ("c", "a"))
+    assert (clip.prompt_at(1), replace(clip, captions=(), prompt="all").prompt_at(1)) == ("b", "all")
+    with pytest.raises(ValueError, match="3 frames wants a caption for each or none, got 1"):
+        replace(clip, captions=("a",))
 
 
 def test_pictures_look_as_unlike_as_their_features_differ():

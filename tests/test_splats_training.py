@@ -189,6 +189,9 @@ def test_worlds_become_clips_once(tmp_path):
     assert len(clip) == 9
     assert clip.depth is not None
     assert (clip.depth > 0).any(-1).any(-1).sum() == 3
+    make_world(tmp_path / "elsewhere" / "worlds" / "one", chunks=1)
+    (namesake,) = worlds_under([tmp_path / "elsewhere"])
+    assert len(read_clip(clip_of_world(namesake, tmp_path / "samples"))) == 1
     with pytest.raises(ValueError, match="no worlds"):
         worlds_under([tmp_path / "samples"])
 

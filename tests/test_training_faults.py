@@ -13,7 +13,8 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from photowalk.train.batches import TrainingError
+from photowalk.scene.images import read_png
+from photowalk.train.batches import SHOWN, TrainingError, seed_of
 from photowalk.train.trainer import TrainingConfig, train
 from photowalk.world.placement import Placement
 
@@ -40,6 +41,12 @@ def draw_from_a_bad_file(random):
     return draw(random)
 
 
+def draw_from_a_bad_file_for_the_picture(random):
+    if random.initial_seed() == seed_of(SHOWN, 0):
+        raise SafetensorError("clips/shown is damaged")
+    return draw(random)
+
+
 def draw_and_die(random):
     if random.initial_seed() == 6:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -56,7 +63,14 @@ def draw_and_die_once(marker, random):
 def run(folder, draw, config=CONFIG):
     torch.manual_seed(0)
     module = nn.Linear(3, 1)
-    train(module, draw, lambda x: {"loss": (module(x) - x.sum(1, True)).square().mean()}, config, folder, CPU)
+
+    def loss_of(batch):
+        return {"loss": (module(batch) - batch.sum(1, True)).square().mean()}
+
+    def picture(batch):
+        return batch.sigmoid().expand(3, -1, -1)
+
+    train(module, draw, loss_of, config, folder, CPU, picture)
     return module
 
 
@@ -100,6 +114,18 @@ def test_a_damaged_file_is_named_and_passed_over(tmp_path, workers):
         (4, "clips/00003 is damaged"),
         (8, "clips/00007 is damaged"),
     ]
+
+
+def test_a_damaged_file_in_the_picture_is_treated_as_in_any_batch(tmp_path):
+    config = replace(CONFIG, picture_every=6)
+    with pytest.raises(TrainingError, match=r"step 6.*picture.*clips/shown is damaged.*--on-fault skip"):
+        run(tmp_path / "stop", draw_from_a_bad_file_for_the_picture, config)
+    run(tmp_path / "skip", draw_from_a_bad_file_for_the_picture, replace(config, on_fault="skip"))
+    one, other = (read_png(tmp_path / f"skip/pictures/{step:07d}.png") for step in (6, 12))
+    assert torch.equal(one, other)
+    faults = lines(tmp_path / "skip" / "faults.jsonl")
+    assert [fault["step"] for fault in faults] == [6, 12]
+    assert all("clips/shown is damaged" in fault["fault"] for fault in faults)
 
 
 def test_training_stops_where_nothing_can_be_drawn(tmp_path):

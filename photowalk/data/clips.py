@@ -2,20 +2,23 @@
 
 A clip is named by a path. A clip folder is a posed video with depth as two files that are quick to read in part: it
 holds `clip.safetensors` (video uint8 [F, 3, H, W], depth float16 [F, H, W] with 0 = unknown and inf = sky,
-camera_from_world [F, 4, 4], intrinsics [F, 3, 3] in pixels) and `clip.json` (version, prompt, source, licence).
+camera_from_world [F, 4, 4], intrinsics [F, 3, 3] in pixels) and `clip.json` (version, prompt, source, licence, and
+captions by the frame that they begin at, if they change on the way).
 """
 
 from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError, deserialize, safe_open
 from safetensors.torch import load, save_file
 from torch import Tensor
 
+from photowalk.data.captions import caption_at
 from photowalk.data.reference_dataset import (
     DatasetError,
     count_video_frames,
@@ -31,6 +34,12 @@ from photowalk.scene.types import Clip
 
 VERSION = 1
 CAMERAS = ("camera_from_world", "intrinsics")
+NUMBERS = {  # as safetensors calls them; which each tensor may be kept in, the one that we write first
+    "video": ("U8",),
+    "depth": ("F16", "BF16", "F32", "F64"),
+    "camera_from_world": ("F32", "F64"),
+    "intrinsics": ("F32", "F64"),
+}
 
 
 class ClipError(ValueError):
@@ -49,6 +58,9 @@ def write_clip(folder: Path, clip: Clip, *, source: str, licence: str) -> None:
     }
     tensors = {name: value.cpu().contiguous() for name, value in tensors.items()}
     about = {"version": VERSION, "prompt": clip.prompt, "source": source, "licence": licence}
+    if clip.captions:
+        begun = [i for i in range(len(clip)) if i == 0 or clip.captions[i] != clip.captions[i - 1]]
+        about["captions"] = {str(i): clip.captions[i] for i in begun}
     write_atomically(folder / "clip.safetensors", lambda temporary: save_file(tensors, temporary))
     write_atomically(folder / "clip.json", lambda temporary: temporary.write_text(json.dumps(about, indent=1)))
 
@@ -68,8 +80,10 @@ def read_clip(path: Path, frames: slice = slice(None), size: tuple[int, int] | N
     about, (video, depth, pose, intrinsics) = _stored(path, frames)
     if size not in (None, tuple(video.shape[-2:])):
         raise ClipError(f"{path} has frames of {tuple(video.shape[-2:])}, wanted are {size}; prepare it in that size")
-    cameras = Cameras(pose, intrinsics, *video.shape[-2:])
-    return Clip(from_bytes(video), cameras, depth.float(), about["prompt"])
+    cameras = Cameras(pose.float(), intrinsics.float(), *video.shape[-2:])
+    begun = {int(first): text for first, text in about.get("captions", {}).items()}
+    captions = tuple(caption_at(begun, frame) for frame in range(count_frames(path))[frames]) if begun else ()
+    return Clip(from_bytes(video), cameras, depth.float(), about["prompt"], captions)
 
 
 def count_frames(path: Path) -> int:
@@ -114,7 +128,7 @@ def validate(path: Path) -> list[str]:
     if is_video(path):
         return video_faults(path)
     try:
-        about, shapes, cameras = _outline(path)
+        about, kinds, cameras = _outline(path)
     except FileNotFoundError as error:
         return [f"{error.filename} is missing"]
     except (OSError, ValueError, SafetensorError) as error:  # of JSON, of text that is none, of shards
@@ -124,37 +138,68 @@ def validate(path: Path) -> list[str]:
     faults = [f"{name} is missing in clip.json" for name in ("prompt", "source", "licence") if name not in about]
     if not isinstance(about.get("prompt", ""), str):
         faults.append(f"the prompt in clip.json wants to be text, got {about['prompt']!r}")
+    captions = about.get("captions", {})
+    if not isinstance(captions, dict) or not all(
+        first.isdecimal() and isinstance(text, str) for first, text in captions.items()
+    ):
+        faults.append(f'captions in clip.json want to be texts by frame, like {{"0": "a hall"}}, got {captions!r}')
     if about.get("version") != VERSION:
         faults.append(f"version {about.get('version')!r} instead of {VERSION}")
-    frames, _, height, width = (*shapes.get("video", ()), 0, 0, 0, 0)[:4]
+    faults += _tensor_faults(kinds)
+    return faults or _camera_faults(cameras, *kinds["video"].shape[-2:])
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """Of a tensor in a file."""
+
+    shape: tuple[int, ...]
+    numbers: str
+
+
+def _tensor_faults(kinds: Mapping[str, _Kind]) -> list[str]:
+    lacking = [f"{name} is missing in clip.safetensors" for name in NUMBERS if name not in kinds]
+    if lacking:
+        return lacking
+    frames, _, height, width = (*kinds["video"].shape, 0, 0, 0, 0)[:4]
+    if not frames or not height or not width:
+        return [
+            f"video in clip.safetensors has shape {kinds['video'].shape}, wanted is [F, 3, H, W] with a frame and a "
+            "pixel at least"
+        ]
     wanted = {
         "video": (frames, 3, height, width),
         "depth": (frames, height, width),
         "camera_from_world": (frames, 4, 4),
         "intrinsics": (frames, 3, 3),
     }
-    faults += [
-        f"{name} has shape {shapes.get(name)} instead of {shape}"
+    shapes = [
+        f"{name} has shape {kinds[name].shape} instead of {shape}"
         for name, shape in wanted.items()
-        if shapes.get(name) != shape
+        if kinds[name].shape != shape
     ]
-    return faults or _camera_faults(cameras, height, width)
+    return shapes + [
+        f"{name} in clip.safetensors is kept in {kinds[name].numbers}, wanted is {' or '.join(numbers)}"
+        for name, numbers in NUMBERS.items()
+        if kinds[name].numbers not in numbers
+    ]
 
 
-def _outline(path: Path) -> tuple[object, dict[str, tuple[int, ...]], dict[str, Tensor]]:
-    """The description, the shapes of all tensors, and the tensors of the cameras, without reading pictures."""
+def _outline(path: Path) -> tuple[object, dict[str, _Kind], dict[str, Tensor]]:
+    """The description, the kinds of all tensors, and the tensors of the cameras, without reading pictures."""
     if in_shard(path):
         about, content = (read_part(path, part) for part in PARTS)
+        kinds = {name: _Kind(tuple(part["shape"]), part["dtype"]) for name, part in deserialize(content)}
         tensors = load(content)
-        shapes = {name: tuple(value.shape) for name, value in tensors.items()}
-        return json.loads(about), shapes, {name: tensors[name] for name in CAMERAS if name in tensors}
+        return json.loads(about), kinds, {name: tensors[name] for name in CAMERAS if name in tensors}
     for part in PARTS:
         if not (path / part).exists():
             raise FileNotFoundError(errno.ENOENT, "is not in the folder", part)
     with safe_open(path / "clip.safetensors", "pt") as file:
-        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        cameras = {name: file.get_tensor(name) for name in CAMERAS if name in shapes}
-    return json.loads((path / "clip.json").read_text()), shapes, cameras
+        parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        kinds = {name: _Kind(tuple(part.get_shape()), part.get_dtype()) for name, part in parts.items()}
+        cameras = {name: file.get_tensor(name) for name in CAMERAS if name in kinds}
+    return json.loads((path / "clip.json").read_text()), kinds, cameras
 
 
 def _camera_faults(cameras: dict[str, Tensor], height: int, width: int) -> list[str]:

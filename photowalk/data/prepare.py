@@ -19,7 +19,7 @@ from photowalk.data.reference_dataset import count_video_frames, is_video, read_
 from photowalk.data.rgbd_walk import count_frames, read_rgbd_walk
 from photowalk.data.solve import PICTURES, solve_cameras
 from photowalk.geometry.cameras import Cameras
-from photowalk.perception.captions import TemplateCaptioner, describe_motion
+from photowalk.perception.captions import TemplateCaptioner, motion_of
 from photowalk.perception.depth import DepthEstimator
 from photowalk.scene.types import Clip
 
@@ -102,9 +102,7 @@ def _write(
 ) -> Iterator[Path]:
     """Clips with captions by template, unless they have their own."""
     for number, (part, clip) in enumerate(zip(parts, clips, strict=True)):
-        known = clip.depth[(clip.depth > 0) & torch.isfinite(clip.depth)] if clip.depth is not None else torch.zeros(0)
-        reference = float(known.median()) if len(known) else 1.0
-        words = clip.prompt or f"{prompt or TemplateCaptioner().place}. {describe_motion(clip.cameras, reference)}"
+        words = clip.prompt or f"{prompt or TemplateCaptioner().place}. {motion_of(clip)}"
         yield _write_part(folder, name, number, part, replace(clip, prompt=words), licence)
 
 

@@ -11,7 +11,8 @@ ViPE writes all but the captions. A clip is named by the path of its video.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,19 +46,19 @@ def is_video(path: Path) -> bool:
 
 def read_video_clip(video: Path, frames: slice = slice(None), size: tuple[int, int] | None = None) -> Clip:
     """The clip or a part of it, in its own size or cropped about the middle to the proportions of `size` (height,
-    width) and resized; depth takes nearest pixels. The prompt is the caption of the first frame read. Raises
-    DatasetError."""
+    width) and resized; depth takes nearest pixels. Every frame has its caption; the prompt is that of the first frame
+    read. Raises DatasetError."""
     chosen = range(count_video_frames(video))[frames]
     if not chosen:
         raise DatasetError(f"{video} has {count_video_frames(video)} frames, none of them in {frames}")
     pictures = torch.stack(list(_pictures(video, chosen)))
     height, width = pictures.shape[-2:]
     cameras = _cameras(video, chosen, (height, width))
-    depth = torch.stack([torch.from_numpy(layer.astype(np.float32)) for layer in _depths(video, chosen)])
-    if depth.shape[-2:] != (height, width):
-        raise DatasetError(f"{_depth_file(video)} has depth of {tuple(depth.shape[-2:])}, the video {(height, width)}")
-    captions = _captions(video)
-    clip = Clip(pictures, cameras, torch.where(depth > 0, depth, 0.0), caption_at(captions, chosen.start))
+    depths = _depths(video, chosen, (height, width))
+    depth = torch.stack([torch.from_numpy(layer.astype(np.float32)) for layer in depths])
+    known = _captions(video)
+    captions = tuple(caption_at(known, frame) for frame in chosen)
+    clip = Clip(pictures, cameras, torch.where(depth > 0, depth, 0.0), captions[0], captions if known else ())
     return clip if size is None else _fitted(clip, *size)
 
 
@@ -82,9 +83,10 @@ def video_faults(video: Path) -> list[str]:
     attempt(lambda: _arrays(video, "pose"))
     if not faults:
         frames = range(count_video_frames(video))
-        attempt(lambda: list(_depths(video, frames[:: max(len(frames) - 1, 1)])))
+        height, width = next(_pictures(video, range(1))).shape[-2:]
+        attempt(lambda: list(_depths(video, frames, (height, width), read=frames[:: max(len(frames) - 1, 1)])))
         attempt(lambda: list(_pictures(video, frames[-1:])))
-        attempt(lambda: _cameras(video, frames, next(_pictures(video, range(1))).shape[-2:]).check(f"{video}: cameras"))
+        attempt(lambda: _cameras(video, frames, (height, width)).check(f"{video}: cameras"))
     return faults
 
 
@@ -110,17 +112,25 @@ def _arrays(video: Path, kind: str) -> tuple[np.ndarray, np.ndarray]:
     fits = rows.shape[1:] == (4, 4) if kind == "pose" else rows.ndim == 2 and rows.shape[1] >= 4
     if indices.ndim != 1 or len(indices) != len(rows) or not len(rows) or not fits:
         raise DatasetError(f"{file} wants inds [T] and {wanted}, got {indices.shape} and {rows.shape}")
+    if indices.dtype.kind not in "iuf" or rows.dtype.kind not in "iuf":
+        raise DatasetError(f"{file} wants numbers as inds and data, got {indices.dtype} and {rows.dtype}")
     if not np.isfinite(rows).all():
         raise DatasetError(f"{file} holds numbers that are not finite")
-    return indices, rows
+    return indices, rows.astype(np.float64)
 
 
 def _rows(video: Path, kind: str, frames: range) -> Tensor:
     indices, rows = _arrays(video, kind)
     places = {int(index): place for place, index in enumerate(indices)}
-    if missing := [frame for frame in frames if frame not in places]:
-        raise DatasetError(f"{video.parent.parent / kind / video.stem}.npz lacks frame {missing[0]}")
+    _require(frames, places, video.parent.parent / kind / f"{video.stem}.npz")
     return torch.from_numpy(rows[[places[frame] for frame in frames]])
+
+
+def _require(frames: range, present: Container[int], file: Path) -> None:
+    if missing := [frame for frame in frames if frame not in present]:
+        raise DatasetError(
+            f"{file} lacks frame {missing[0]} ({len(missing)} in all); wanted are all from {frames[0]} to {frames[-1]}"
+        )
 
 
 def _cameras(video: Path, frames: range, size: Sequence[int]) -> Cameras:
@@ -155,26 +165,44 @@ def _depth_file(video: Path) -> Path:
                 folder / f"{video.stem}.zip")  # fmt: skip
 
 
-def _depths(video: Path, frames: range) -> Iterator[np.ndarray]:
-    """[H, W] along +Z of every frame."""
+def _depths(
+    video: Path, frames: range, size: tuple[int, int], read: Sequence[int] | None = None
+) -> Iterator[np.ndarray]:
+    """[H, W] along +Z of every frame, or of those in `read` alone, though all have to be there."""
     file = _depth_file(video)
     try:
-        if file.suffix == ".npz":
-            with np.load(file, allow_pickle=False) as arrays:
-                places = {int(index): place for place, index in enumerate(arrays["inds"])}
-                layers = arrays["data"]
-                yield from (layers[places[frame]] for frame in frames)
-            return
-        with zipfile.ZipFile(file) as archive:
-            for frame in frames:
-                try:
-                    yield read_exr(archive.read(f"{frame:05d}.exr"), "Z")
-                except ExrError as error:
-                    raise DatasetError(f"{file}, {frame:05d}.exr {error}") from error
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        if isinstance(error, DatasetError):
-            raise
+        for frame, layer in _layers(file, frames, frames if read is None else read):
+            if layer.shape != size:
+                raise DatasetError(
+                    f"{file} has depth of {layer.shape} in frame {frame}, the video {size}; give both one size"
+                )
+            if layer.dtype.kind != "f":
+                raise DatasetError(f"{file} has depth in {layer.dtype}, wanted are metres in floating point")
+            yield layer
+    except DatasetError:
+        raise
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise DatasetError(f"{file} wants depth of frames {frames[0]} to {frames[-1]}: {error}") from error
+
+
+def _layers(file: Path, frames: range, read: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    if file.suffix == ".npz":
+        with np.load(file, allow_pickle=False) as arrays:
+            places = {int(index): place for place, index in enumerate(np.atleast_1d(arrays["inds"]))}
+            layers = arrays["data"]
+        if layers.ndim != 3 or len(layers) != len(places):
+            raise DatasetError(f"{file} wants inds [T] and data [T, H, W], got {len(places)} and {layers.shape}")
+        _require(frames, places, file)
+        yield from ((frame, layers[places[frame]]) for frame in read)
+        return
+    with zipfile.ZipFile(file) as archive:
+        names = set(archive.namelist())
+        _require(frames, {frame for frame in frames if f"{frame:05d}.exr" in names}, file)
+        for frame in read:
+            try:
+                yield frame, read_exr(archive.read(f"{frame:05d}.exr"), "Z")
+            except ExrError as error:
+                raise DatasetError(f"{file}, {frame:05d}.exr {error}") from error
 
 
 def _captions(video: Path) -> dict[int, str]:
@@ -194,4 +222,4 @@ def _fitted(clip: Clip, height: int, width: int) -> Clip:
     cameras = Cameras(clip.cameras.camera_from_world, intrinsics, rows, columns).resized(height, width)
     pictures = F.interpolate(clip.video[part], size=(height, width), mode="bilinear", antialias=True)
     depth = F.interpolate(clip.depth[part][:, None], size=(height, width), mode="nearest-exact")[:, 0]
-    return Clip(pictures.clamp(0, 1), cameras, depth, clip.prompt)
+    return Clip(pictures.clamp(0, 1), cameras, depth, clip.prompt, clip.captions)

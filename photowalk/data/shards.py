@@ -96,4 +96,6 @@ def _places(shard: Path) -> dict[str, tuple[int, int]]:
 def _index(shard: Path, changed: int) -> dict[str, tuple[int, int]]:
     """Where each member's content begins, and its length, in bytes."""
     with tarfile.open(shard, "r:") as archive:
-        return {member.name: (member.offset_data, member.size) for member in archive if member.isfile()}
+        files = [member for member in archive if member.isfile()]
+    # tar calls the members of `tar -cf a.tar .` ./NAME
+    return {member.name.removeprefix("./"): (member.offset_data, member.size) for member in files}

@@ -7,6 +7,7 @@ latest frame, and what is known of the place as the next cameras will see it, bl
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, cast
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from photowalk.geometry.cameras import Cameras
+from photowalk.scene.types import Clip
 
 if TYPE_CHECKING:
     from transformers import BaseImageProcessor, PreTrainedTokenizerBase, Qwen3VLForConditionalGeneration
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 MAX_NEW_TOKENS = 160
 STILL = 0.05  # share of the reference depth below which a move is not worth a word
 STEADY_DEG = 5.0
+_MOTION = re.compile(r"The camera (hardly moves|(moves|turns) [a-z ]+)\.$")  # what `describe_motion` says
 _IMAGE_MARK = "<|vision_start|><|image_pad|><|vision_end|>"
 
 
@@ -76,6 +79,17 @@ def describe_motion(cameras: Cameras, reference_depth: float) -> str:
     turned = " and ".join(word for word, amount in turns if amount > STEADY_DEG)
     said = [f"moves {moved}" if moved else "", f"turns {turned}" if turned else ""]
     return f"The camera {' and '.join(filter(None, said)) or 'hardly moves'}."
+
+
+def motion_of(clip: Clip) -> str:
+    """A sentence on the way of the clip's camera, judged by the depth that is known."""
+    known = clip.depth[(clip.depth > 0) & clip.depth.isfinite()] if clip.depth is not None else torch.zeros(0)
+    return describe_motion(clip.cameras, float(known.median()) if len(known) else 1.0)
+
+
+def with_motion_of(clip: Clip, prompt: str) -> str:
+    """The prompt; if it ends with a sentence of `describe_motion`, with that of this clip instead."""
+    return _MOTION.sub(motion_of(clip), prompt)
 
 
 class QwenCaptioner:

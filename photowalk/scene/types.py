@@ -36,6 +36,7 @@ class Clip:
     cameras: Cameras  # [F]
     depth: Tensor | None = None  # [F, H, W] along +Z, 0 = unknown (whole frames may be), inf = sky
     prompt: str = ""
+    captions: tuple[str, ...] = ()  # [F] what is told from each frame on, where that changes on the way; may be empty
 
     def __post_init__(self) -> None:
         frames, _, height, width = self.video.shape
@@ -46,13 +47,21 @@ class Clip:
             )
         if self.depth is not None and self.depth.shape != (frames, height, width):
             raise ValueError(f"depth wants [{frames}, {height}, {width}], got {tuple(self.depth.shape)}")
+        if self.captions and len(self.captions) != frames:
+            raise ValueError(f"a clip of {frames} frames wants a caption for each or none, got {len(self.captions)}")
 
     def __len__(self) -> int:
         return self.video.shape[0]
 
     def __getitem__(self, frames: slice | list[int]) -> Clip:
         depth = None if self.depth is None else self.depth[frames]
-        return Clip(self.video[frames], self.cameras[frames], depth, self.prompt)
+        chosen = range(len(self))[frames] if isinstance(frames, slice) else frames
+        captions = tuple(self.captions[frame] for frame in chosen) if self.captions else ()
+        return Clip(self.video[frames], self.cameras[frames], depth, self.prompt, captions)
+
+    def prompt_at(self, frame: int) -> str:
+        """What is told of the frames from this one on: its caption, or the prompt where it has none."""
+        return (self.captions[frame] if self.captions else "") or self.prompt
 
     def view(self, frame: int) -> View:
         """One frame; all of its depth is unknown where the clip has none."""

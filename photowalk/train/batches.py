@@ -9,13 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from photowalk.train.parallel import Processes
@@ -24,6 +21,7 @@ ENDLESS = 10**9  # steps
 ATTEMPTS = 5  # at a micro-batch, each with other chance, before a training stops
 TORCH_NOTICES = 2.0  # seconds, at most, until torch breaks in because a process ended
 FAR = 7_919_000_003  # between the seeds of attempts, lest one is that of a later micro-batch
+SHOWN = 10**12  # seed of the batch in the pictures; far from those of the steps
 OnFault = Literal["skip", "stop"]
 Batch = TypeVar("Batch")
 FAULTS = (
@@ -64,6 +62,11 @@ class MicroBatches(Dataset, Generic[Batch]):
         return Drawn(index, None, tuple(faults))
 
 
+def shown(draw: Callable[[torch.Generator], Batch], on_fault: OnFault) -> Drawn[Batch]:
+    """The batch of which pictures are made, the same each time; files may fail it as they fail any other."""
+    return MicroBatches(draw, SHOWN, on_fault)[0]
+
+
 def seed_of(seed: int, number: int) -> int:
     return seed * 1_000_003 + number
 
@@ -93,14 +96,6 @@ def death_of_drawers(work: Callable[[], None]) -> str | None:
             raise
         return str(error)
     return None
-
-
-def read_sample(path: Path) -> dict[str, Tensor]:
-    """The tensors of a prepared sample. Raises ValueError, naming the file."""
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} cannot be read ({error}); remove it and its .done, and it is made again") from error
 
 
 class _Order:

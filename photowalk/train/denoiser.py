@@ -23,8 +23,6 @@ from photowalk.train.samples import Batch, Samples, draw_batch
 from photowalk.train.trainer import Losses, TrainingConfig, train
 from photowalk.world.generator import Generator
 
-SHOWN_SEED = 10**12  # of the sample in the pictures; far from those of the steps
-
 
 @dataclass(frozen=True)
 class DenoiserRecipe:
@@ -77,14 +75,14 @@ def train_denoiser(
         )
         return found | {"loss": found["loss"] + objective.look * unlike, "look": unlike}
 
-    def picture() -> Tensor:
-        batch = batch_of(draw(torch.Generator().manual_seed(SHOWN_SEED)))
+    def picture(drawn: Batch | LiveChunk) -> Tensor:
+        batch = batch_of(drawn)
         conditioning = batch.conditioning(generator, objective)
-        drawn = generator.sampler.sample(
+        made = generator.sampler.sample(
             lambda noisy, timestep: denoiser(noisy, timestep, conditioning).float(),
             batch.noise.to(generator.placement.device),
         )
-        rows = (conditioning.warp, drawn, batch.tensors["clean"].to(drawn))
+        rows = (conditioning.warp, made, batch.tensors["clean"].to(made))
         return chunk_grid(generator.codec, conditioning.history[:1, :, -1:], *(row[:1] for row in rows))
 
     training = replace(recipe.training, master_weights=objective.master_weights)

@@ -29,7 +29,6 @@ from photowalk.world.placement import Placement
 
 SKY_SIZE = (256, 448)
 WALK_FRAMES = 161
-SHOWN_SEED = 10**12  # of the batch in the pictures; far from those of the steps
 
 
 @dataclass(frozen=True)
@@ -81,14 +80,12 @@ def train_depth(network: DepthNetwork, recipe: DepthRecipe, folder: Path, placem
         batch = batch.to(placement.device)
         return depth_losses(network(batch.image, batch.intrinsics), batch.depth)
 
-    draw = partial(_draw, shots, skies, recipe)
-    shown = draw(torch.Generator().manual_seed(SHOWN_SEED)).to(placement.device)
-
-    def picture() -> Tensor:
+    def picture(shown: DepthSample) -> Tensor:
+        shown = shown.to(placement.device)
         guess = network(shown.image, shown.intrinsics)
         return depth_grid(shown.image, guess.log_depth.exp().masked_fill(guess.sky > 0, torch.inf), shown.depth)
 
-    train(network, draw, loss_of, recipe.training, folder, placement, picture)
+    train(network, partial(_draw, shots, skies, recipe), loss_of, recipe.training, folder, placement, picture)
 
 
 def shots_of_worlds(random: torch.Generator, worlds: int = 2, frames: int = 4) -> list[Shots]:

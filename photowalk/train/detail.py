@@ -13,18 +13,17 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor
 
 from photowalk.data.clips import read_clip
 from photowalk.models.detail import DetailNetwork
 from photowalk.models.nano_codec import NanoCodec
 from photowalk.models.squeeze_features import SqueezeFeatures
-from photowalk.scene.images import quantise, to_bytes, write_atomically
+from photowalk.scene.images import quantise, to_bytes
 from photowalk.scene.types import Clip, View
-from photowalk.train.batches import read_sample
 from photowalk.train.looks import feature_error
 from photowalk.train.pictures import grid
+from photowalk.train.prepared import Sample, prepared, read_tensors
 from photowalk.train.trainer import Losses, TrainingConfig, train
 from photowalk.world.placement import Placement
 from photowalk.world.preview import PreviewConfig, preview_chunk
@@ -70,16 +69,13 @@ def build_samples(clip: Clip, codec: NanoCodec, rules: DetailRules) -> Iterator[
 
 
 def prepare_samples(clips: Sequence[Path], codec: NanoCodec, rules: DetailRules, folder: Path) -> list[Path]:
-    """Build the samples of clip folders once, in bytes; those that exist already in `folder` are kept."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for clip_folder in clips:
-        if (folder / f"{clip_folder.name}.done").exists():
-            continue
-        for i, sample in enumerate(build_samples(read_clip(clip_folder), codec, rules)):
-            tensors = {name: to_bytes(value.clamp(0, 1)).contiguous() for name, value in sample.items()}
-            write_atomically(folder / f"{clip_folder.name}_{i}.safetensors", lambda path, t=tensors: save_file(t, path))
-        (folder / f"{clip_folder.name}.done").touch()
-    return sorted(folder.glob("*.safetensors"))
+    """The samples of clips, in bytes; those that lie in `folder` already are kept, the others built."""
+
+    def build(path: Path) -> Iterator[Sample]:
+        for tensors in build_samples(read_clip(path), codec, rules):
+            yield Sample({name: to_bytes(value.clamp(0, 1)) for name, value in tensors.items()})
+
+    return [sample for path in clips for sample in prepared(path, folder, partial(build, path))]
 
 
 def train_detail(
@@ -115,14 +111,12 @@ def train_detail(
             "floor": floor,
         }
 
-    draw = partial(_draw, samples, recipe)
-    shown = {name: value.to(placement.device) for name, value in draw(torch.Generator().manual_seed(0)).items()}
-
-    def picture() -> Tensor:
+    def picture(shown: dict[str, Tensor]) -> Tensor:
+        shown = {name: value.to(placement.device) for name, value in shown.items()}
         restored = network.restore(shown["decoded"] * 2 - 1, shown["warped"] * 2 - 1, shown["known"]) / 2 + 0.5
         return grid([shown["decoded"], shown["warped"], restored, shown["truth"]])
 
-    train(network, draw, loss_of, recipe.training, folder, placement, picture)
+    train(network, partial(_draw, samples, recipe), loss_of, recipe.training, folder, placement, picture)
 
 
 def _views(clip: Clip, first: int, rules: DetailRules, random: torch.Generator) -> list[View]:
@@ -178,7 +172,7 @@ def _draw(samples: Sequence[Path], recipe: DetailRecipe, random: torch.Generator
     """A batch of crops in [0, 1], half of them mirrored."""
     crops: dict[str, list[Tensor]] = {}
     for index in torch.randint(len(samples), (recipe.batch,), generator=random).tolist():
-        tensors = read_sample(samples[index])
+        tensors = read_tensors(samples[index])
         count, _, height, width = tensors["truth"].shape
         frame = int(torch.randint(count, (1,), generator=random))
         top = int(torch.randint(height - recipe.crop[0] + 1, (1,), generator=random))

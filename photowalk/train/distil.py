@@ -119,6 +119,10 @@ def train_student(
     """
     if not samples.get("plain"):
         raise ValueError("distillation wants samples; prepare_samples makes them from clip folders")
+    if recipe.training.shard != 1:  # each batch draws how often the student is asked, and whoever gathers it would wait
+        raise ValueError(
+            f"distillation does not split weights among processes, got shards of {recipe.training.shard}; give 1"
+        )
     teacher = generator.denoiser.eval().requires_grad_(False)
     critic = deepcopy(teacher)
     kept = _prepared(student, recipe.rank)

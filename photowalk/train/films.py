@@ -25,16 +25,18 @@ class Film:
     views: tuple[View, ...]
     timeline: Tensor  # [C, T, h, w] latents of the repeated first frame and the clip
     cameras: Cameras
-    prompt: str
+    prompts: tuple[str, ...]  # what is told from each frame on
 
 
 def film_of(clip: Clip, generator: Generator) -> Film:
     """The true clip; frames after the last whole latent frame have no latents."""
     group = generator.codec.temporal_factor
-    frames = 1 + (len(clip) - 1) // group * group
+    coded = 1 + (len(clip) - 1) // group * group
     still = clip.video[:1].expand(_priming(generator) - 1, -1, -1, -1)
-    timeline, _ = generator.codec.encode(_as_codec_video(torch.cat([still, clip.video[:frames]])), {})
-    return Film(tuple(clip.view(i) for i in range(len(clip))), timeline[0], clip.cameras, clip.prompt)
+    timeline, _ = generator.codec.encode(_as_codec_video(torch.cat([still, clip.video[:coded]])), {})
+    frames = range(len(clip))
+    prompts = tuple(clip.prompt_at(i) for i in frames)
+    return Film(tuple(clip.view(i) for i in frames), timeline[0], clip.cameras, prompts)
 
 
 def chunk_frames(generator: Generator) -> int:
@@ -62,7 +64,7 @@ def condition(
         Past(film.timeline[:, : _seen(first, generator)], film.cameras[:first], film.views[0], film.views[first - 1]),
         recalled,
         targets,
-        film.prompt,
+        film.prompts[first],
         config=config.conditioning,
         codec=generator.codec,
         text=generator.text,

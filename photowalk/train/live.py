@@ -85,16 +85,19 @@ def live_batch(drawn: LiveChunk, generator: Generator, objective: Objective, sch
     """The sample of a chunk, as a batch of one."""
     device, random = generator.placement.device, torch.Generator().manual_seed(drawn.seed)
     assert drawn.clip.depth is not None
-    clip = Clip(
-        drawn.clip.video.to(device), drawn.clip.cameras.to(device), drawn.clip.depth.to(device), drawn.clip.prompt
+    clip = replace(
+        drawn.clip,
+        video=drawn.clip.video.to(device),
+        cameras=drawn.clip.cameras.to(device),
+        depth=drawn.clip.depth.to(device),
     )
     known = replace(objective, random_starts=False)  # chance has had its say
     with torch.autocast(device.type, enabled=False):
         (sample,) = build_samples(clip, generator, known, drawn.kind, drawn.seed, last=True)
-    tensors = {name: value[None].float() for name, value in sample.items()}
+    tensors = {name: value[None].float() for name, value in sample.tensors.items()}
     sigma, weight = schedule.draw(1, random)
     noise = torch.randn(tensors["clean"].shape, generator=random)
-    batch = Batch([None if drawn.silent else clip.prompt], tensors, noise, sigma, weight, drawn.seed)
+    batch = Batch([None if drawn.silent else sample.prompt], tensors, noise, sigma, weight, drawn.seed)
     if processes().count > 1 and drawn.kind != "own":
         _keep_in_step(batch, generator, objective)
     return batch

@@ -93,8 +93,12 @@ def train_part(part: str, order: Order) -> list[Path]:
         )
     if order.training.get("context", 1) != 1 and part != "denoiser":
         raise ValueError(f"processes cannot work on a batch of {part} together; --context is for the denoiser")
-    if order.training.get("shard", 1) != 1 and part not in ("depth", "denoiser"):
-        raise ValueError(f"weights of {part} are not split among processes; --shard is for depth and the denoiser")
+    shard = order.training.get("shard", 1)
+    if shard != 1 and part not in ("depth", "denoiser"):
+        raise ValueError(
+            f"weights of {part} are not split among processes, got --shard {shard}; it is for depth and the denoiser. "
+            "Leave it out, and every process has all weights"
+        )
     weights = PARTS[part](order)
     paths = [order.out / f"{name}.safetensors" for name in weights]
     for path, module in zip(paths, weights.values()):

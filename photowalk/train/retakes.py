@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from photowalk.geometry.cameras import Cameras
+from photowalk.perception.captions import with_motion_of
 from photowalk.scene.types import Clip
 from photowalk.train.chance import uniform
 
@@ -16,12 +17,14 @@ STRONGEST_GAMMA = 1.4  # largest power that brightness is raised to, and one ove
 
 
 def retake(clip: Clip, random: torch.Generator) -> Clip:
-    """Mirrored and backwards half of the time each, always in other light, the same for all of its frames."""
+    """Mirrored and backwards half of the time each, always in other light, the same for all of its frames. A prompt
+    that ends with how the camera moves tells of the new way."""
     if uniform(0, 1, random) < 0.5:
         clip = mirrored(clip)
     if uniform(0, 1, random) < 0.5:
         clip = clip[list(range(len(clip) - 1, -1, -1))]
-    return replace(clip, video=_relit(clip.video, random))
+    prompt, *captions = (with_motion_of(clip, told) for told in (clip.prompt, *clip.captions))
+    return replace(clip, video=_relit(clip.video, random), prompt=prompt, captions=tuple(captions))
 
 
 def mirrored(clip: Clip) -> Clip:

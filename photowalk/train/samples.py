@@ -8,22 +8,20 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from photowalk.data.clips import read_clip
 from photowalk.diffusion.flow import TrainingSchedule
 from photowalk.models.conditioning import Conditioning, no_correspondence
-from photowalk.scene.images import write_atomically
 from photowalk.scene.types import Clip
-from photowalk.train.batches import read_sample
 from photowalk.train.films import Film, chunk_frames, clean_latents, condition, drawn_again, film_of
 from photowalk.train.objective import Kind, Objective, corrupted
+from photowalk.train.prepared import Sample, prepared, read_prompt, read_tensors
 from photowalk.train.retakes import retake
 from photowalk.world.generator import Generator
 from photowalk.world.preview import Preview
@@ -40,32 +38,29 @@ def prepare_samples(
     *,
     retakes: int = 0,
 ) -> list[Path]:
-    """Build the samples of clip folders and of `retakes` other recordings of each once; those that exist already in
-    `folder` are kept. Raises ValueError."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for clip_folder, take in product(clips, range(1 + retakes)):
-        name = f"{clip_folder.name}-{take}" if take else clip_folder.name
-        if (folder / f"{name}.done").exists():
-            continue
-        clip, seed = read_clip(clip_folder), zlib.crc32(name.encode())
+    """The samples of clips and of `retakes` other recordings of each; those that lie in `folder` already are kept, the
+    others built. Raises ValueError."""
+
+    def build(path: Path, take: int) -> Iterator[Sample]:
+        # By name alone: wherever the clips lie, their samples are the same.
+        seed = zlib.crc32((f"{path.name}-{take}" if take else path.name).encode())
+        clip = read_clip(path)
         if take:
             clip = retake(clip, torch.Generator().manual_seed(seed))
-        for i, sample in enumerate(build_samples(clip, generator, objective, kind, seed)):
-            tensors = {key: value.half().contiguous() for key, value in sample.items()}
-            about = {"prompt": clip.prompt}
-            path = folder / f"{name}_{i}.safetensors"
-            write_atomically(path, lambda temporary, t=tensors, a=about: save_file(t, temporary, a))
-        (folder / f"{name}.done").touch()
-    return sorted(folder.glob("*.safetensors"))
+        for sample in build_samples(clip, generator, objective, kind, seed):
+            yield replace(sample, tensors={name: value.half() for name, value in sample.tensors.items()})
+
+    wanted = product(clips, range(1 + retakes))
+    return [sample for path, take in wanted for sample in prepared(path, folder, partial(build, path, take), take)]
 
 
 @torch.no_grad()  # not inference_mode: what it leaves of split weights could not be trained any more
 def build_samples(
     clip: Clip, generator: Generator, objective: Objective, kind: Kind, seed: int, *, last: bool = False
-) -> Iterator[dict[str, Tensor]]:
-    """Every chunk of the clip that the kind stands for, or the last one alone, as tensors by name: the fields of
-    `Conditioning` but for text and image, `latest` (the picture that the image encoder sees) and `clean`. Raises
-    ValueError for a clip without depth."""
+) -> Iterator[Sample]:
+    """Every chunk of the clip that the kind stands for, or the last one alone, with what is told from its first frame
+    on and tensors by name: the fields of `Conditioning` but for text and image, `latest` (the picture that the image
+    encoder sees) and `clean`. Raises ValueError for a clip without depth."""
     if clip.depth is None:
         raise ValueError("the denoiser is trained on clips with depth; photowalk data prepare estimates it")
     random, chunk = torch.Generator().manual_seed(seed), chunk_frames(generator)
@@ -81,11 +76,11 @@ def build_samples(
             continue
         past = telling.own_past(film, first - chunk, random) if kind == "own" else film
         conditioning, _ = telling.told(past, first)
-        sample = {field.name: getattr(conditioning, field.name)[0] for field in fields(Conditioning)}
-        del sample["text"], sample["image"]  # their encoders may change, so features are not kept
-        sample["latest"] = past.views[first - 1].image
-        sample["clean"] = clean_latents(film, first, generator)
-        yield sample
+        tensors = {field.name: getattr(conditioning, field.name)[0] for field in fields(Conditioning)}
+        del tensors["text"], tensors["image"]  # their encoders may change, so features are not kept
+        tensors["latest"] = past.views[first - 1].image
+        tensors["clean"] = clean_latents(film, first, generator)
+        yield Sample(tensors, film.prompts[first])
 
 
 def _start(frames: int, chunk: int, objective: Objective, random: torch.Generator) -> int:
@@ -182,10 +177,10 @@ def draw_batch(
     kinds = [kind for kind, paths in samples.items() if paths]
     chosen = [samples[objective.draw_kind(kinds, random)] for _ in range(size)]
     paths = [paths[int(torch.randint(len(paths), (), generator=random))] for paths in chosen]
-    read = [read_sample(path) for path in paths]
+    read = [read_tensors(path) for path in paths]
     tensors = {name: torch.stack([sample[name].float() for sample in read]) for name in read[0]}
     dropped = torch.rand(size, generator=random) < objective.text_dropout
-    prompts = [None if drop else _prompt(path) for path, drop in zip(paths, dropped.tolist())]
+    prompts = [None if drop else read_prompt(path) for path, drop in zip(paths, dropped.tolist())]
     sigma, weight = schedule.draw(size, random)
     noise = torch.randn(tensors["clean"].shape, generator=random)
     return Batch(prompts, tensors, noise, sigma, weight, int(torch.randint(2**31, (), generator=random)))
@@ -199,8 +194,3 @@ def texts_of(generator: Generator, prompts: list[str | None]) -> Tensor:
         return texts
     dropped = torch.tensor([prompt is None for prompt in prompts], device=texts.device)
     return torch.where(dropped[:, None, None], generator.negative.to(texts), texts)
-
-
-def _prompt(path: Path) -> str:
-    with safe_open(path, "pt") as file:
-        return file.metadata()["prompt"]

@@ -25,6 +25,7 @@ from photowalk.reconstruct.sky_dome import add_sky, build_dome
 from photowalk.scene.render import render
 from photowalk.scene.types import Clip, Scene, Splats, View
 from photowalk.train.chance import integer, uniform
+from photowalk.train.prepared import place_of
 from photowalk.train.trainer import Losses, TrainingConfig, train
 from photowalk.world.placement import Placement
 from photowalk.world.store import WorldStore
@@ -163,7 +164,7 @@ def worlds_under(folders: Sequence[Path]) -> list[Path]:
 
 def clip_of_world(world: Path, samples: Path) -> Path:
     """The walk of a world as a clip folder under `samples`, where it is kept."""
-    folder = samples / f"{world.parent.name}_{world.name}"
+    folder = place_of(world, samples)
     if not (folder / "clip.json").exists():
         store = WorldStore(world)
         clips = [store.chunk(index).clip for index in range(len(store.manifest.chunks))]

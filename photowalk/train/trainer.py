@@ -28,6 +28,7 @@ from photowalk.train.batches import (
     load,
     numbers,
     seed_of,
+    shown,
 )
 from photowalk.train.checkpoints import Learner, Run
 from photowalk.train.logs import Log
@@ -83,14 +84,15 @@ def train(
     config: TrainingConfig,
     folder: Path,
     placement: Placement,
-    picture: Callable[[], Tensor] | None = None,
+    picture: Callable[[Batch], Tensor] | None = None,
 ) -> None:
     """Train `module` in place; afterwards it holds the averaged weights. `folder` takes checkpoint, logs and pictures.
 
     draw(random) makes one micro-batch on the CPU, with all its chance from `random`, perhaps in another process;
-    loss_of(batch) computes the losses with `module`; picture() [3, H, W] in [0, 1] shows what `module` makes now. A
-    step is the mean gradient of `config.micro_batches`, shared out among the processes, so their number changes nothing
-    but rounding. Raises TrainingError for data that cannot be drawn and for gradients that stay no numbers.
+    loss_of(batch) computes the losses with `module`; picture(batch) [3, H, W] in [0, 1] shows what `module` makes now
+    of a batch that is the same each time. A step is the mean gradient of `config.micro_batches`, shared out among the
+    processes, so their number changes nothing but rounding. Raises TrainingError for data that cannot be drawn and for
+    gradients that stay no numbers.
     """
     folder.mkdir(parents=True, exist_ok=True)
     here = drawers(config.context)
@@ -122,8 +124,9 @@ def train(
             if run.step % config.log_every == 0:
                 log.write(run.step, run.seconds / 60, _learning_rate(config, run))
             if picture and run.step % config.picture_every == 0:
+                batch = _told(shown(draw, config.on_fault), "the batch of the picture", run.step, log)
                 with torch.no_grad(), placement.autocast():
-                    log.picture(run.step, picture())
+                    log.picture(run.step, picture(batch))
             if run.seconds - saved > config.checkpoint_every:
                 checkpoints.save(folder, learner, run)
                 saved = run.seconds
@@ -195,16 +198,10 @@ class _Steps(Generic[Batch]):
 
     def _backward(self, drawn: Drawn[Batch], step: int) -> tuple[int, dict[str, float]]:
         """Add a micro-batch's part of the gradient; its number and losses."""
-        for fault in drawn.faults:
-            self.log.fault(step, f"micro-batch {drawn.number}: {fault}")
-        if drawn.batch is None:
-            raise TrainingError(
-                f"step {step}: micro-batch {drawn.number} cannot be drawn: {'; '.join(drawn.faults)}. Mend or remove "
-                "what is named (photowalk data validate finds more), or go on with --on-fault skip"
-            )
+        batch = _told(drawn, f"micro-batch {drawn.number}", step, self.log)
         torch.manual_seed(seed_of(self.config.seed, drawn.number))  # for what networks draw themselves
         with self.placement.autocast():
-            losses = self.loss_of(drawn.batch)
+            losses = self.loss_of(batch)
         (losses["loss"] / self.share).backward()
         return drawn.number, {name: float(value.detach()) for name, value in losses.items()}
 
@@ -219,6 +216,18 @@ class _Steps(Generic[Batch]):
                 f"was learnt from them (losses of the last, by micro-batch: {each}); try a lower learning rate. The "
                 "last checkpoint is whole"
             )
+
+
+def _told(drawn: Drawn[Batch], name: str, step: int, log: Log) -> Batch:
+    """The batch; what was met on the way to it is logged. Raises TrainingError where there is none."""
+    for fault in drawn.faults:
+        log.fault(step, f"{name}: {fault}")
+    if drawn.batch is None:
+        raise TrainingError(
+            f"step {step}: {name} cannot be drawn: {'; '.join(drawn.faults)}. Mend or remove what is named (photowalk "
+            "data validate finds more), or go on with --on-fault skip"
+        )
+    return drawn.batch
 
 
 def export_weights(module: nn.Module, path: Path, about: dict[str, str]) -> None:
