@@ -63,6 +63,19 @@ def test_the_printed_link_lets_in_and_shows_a_world_where_it_lies_and_the_studio
         assert process.wait(timeout=20) in (0, 130)
 
 
+def test_the_studio_ends_in_order_while_a_world_is_being_read(tmp_path):
+    world = make_world(tmp_path / "walked", chunks=2)
+    process, printed = start(str(world.folder), "--user", "ann", "--folder", str(tmp_path / "studio"))
+    try:
+        address, token, identifier = re.search(r"(http://localhost:\d+/)\?token=(\S+)#([0-9a-f]{16})", printed).groups()
+        with httpx.Client(base_url=address, follow_redirects=True, params={"token": token}) as browser:
+            assert browser.get("/").status_code == 200
+            assert browser.get(f"/api/worlds/{identifier}").status_code == 200
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) in (0, 130), process.stderr.read()
+
+
 def test_where_networks_lie_is_said_to_the_process_that_holds_them(tmp_path, monkeypatch):
     told = {}
     monkeypatch.setattr(serve, "serve", lambda root, **options: told.update(options))

@@ -264,7 +264,7 @@ class Studio:
             with suppress(ValueError, OSError):  # whoever opens it is told
                 self.scenery(user, world)
 
-        threading.Thread(target=read, daemon=True).start()
+        threading.Thread(target=read).start()  # no daemon: a process that ends amid torch's work aborts
 
     def recall(self, user: str, world: str, pose: schemas.Pose) -> schemas.Recall:
         scenery = self.scenery(user, world)
