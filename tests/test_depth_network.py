@@ -2,12 +2,15 @@
 
 import pytest
 import torch
+from rooms import look, path
 
 from photowalk.geometry.cameras import Cameras
 from photowalk.models.depth_network import DepthNetwork
 from photowalk.perception.depth import NanoDepth
 from photowalk.presets.nano import nano_depth_network
 from photowalk.scene.filling import fill_smoothly
+from photowalk.scene.types import View
+from photowalk.scene.warping import composite
 from photowalk.synthetic import HELD_OUT_SEEDS, SyntheticWorld
 from photowalk.world.placement import choose_placement
 
@@ -89,6 +92,26 @@ def test_known_depth_is_kept_and_sets_the_scale_of_the_rest(network):
     assert kept > 0.5
     assert bool((depth[surface] > 1).all())
     assert bool((depth[surface] < 50).all())
+
+
+def test_what_a_chunk_shows_first_has_one_depth_in_all_its_frames(trained):
+    """Of which nothing is known; alone, frames of a room differ by more."""
+    cameras = path(4, height=96, width=160)
+    video = torch.stack([look(camera)[0] for camera in cameras])
+    nothing = torch.zeros(4, 96, 160)
+    together = trained.estimate_frames(video, cameras, nothing)
+    alone = torch.cat([trained.estimate_frames(video[[i]], cameras[[i]], nothing[[i]]) for i in range(4)])
+    torch.testing.assert_close(together[-1], alone[-1])
+
+    def disagreement(depth: torch.Tensor) -> float:
+        """Between the first frame and what the last one shows of it."""
+        shown = composite([View(video[-1], depth[-1], cameras[-1], 0)], cameras[:1]).depth[0]
+        both = (shown > 0) & shown.isfinite() & depth[0].isfinite()
+        assert both.float().mean() > 0.3
+        return float((shown[both] / depth[0][both]).log().abs().mean())
+
+    assert disagreement(together) < 0.01
+    assert disagreement(together) < 0.2 * disagreement(alone)
 
 
 def test_frames_and_known_depth_must_fit(network):
