@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.ndimage import binary_opening, gaussian_filter, label
+from scipy.ndimage import binary_opening, distance_transform_edt, gaussian_filter, label
 from scipy.sparse import coo_array, diags_array
 from scipy.sparse.linalg import cg
 from torch import Tensor
@@ -31,7 +31,7 @@ _ROUNDS = 6  # of fitting a plane to the pixels that lie on it
 _BLUR = 1.5  # cells: what the way that a surface faces is averaged over
 _SEAM = 4.0  # pixels by which a region is blurred
 _INSIDE = 0.4  # of a blurred region, from which a pixel is in it
-_ALONG = 20.0  # pixels in which the correction fades on what goes on where a plane ends
+_WITHIN, _ALONG = 12.0, 30.0  # pixels in which the correction fades near a plane's end, and on what goes on from it
 _STEP = 0.03  # relative difference of depth between neighbours that are not one surface
 _EDGE = (0.01, 0.1)  # of [0, 1] a pixel: contrast of no edge yet, and from which none counts for more
 _SQUARE = (0.15, 0.3)  # agreement of edges with right angles: of no plane, and of one for sure
@@ -65,18 +65,23 @@ def _onto_planes(view: View) -> Tensor:
 
 
 def _taken_along(moved: Tensor, on: Tensor, log_depth: Tensor) -> Tensor:
-    """What leaves a plane gradually goes with it, so that nothing is torn or bent where the plane ends: from the pixels
-    that are `on` planes, `moved` fades along surfaces, by the screened Laplace equation."""
+    """What leaves a plane gradually goes with it, so that nothing is torn or bent where the plane ends: well inside
+    what is `on` planes it is `moved` altogether; near the end it settles between that and what is beside it, and beyond
+    it fades along surfaces, by the screened Poisson equation."""
     number = torch.arange(moved.numel()).reshape(moved.shape)
     right = torch.stack([number[:, :-1], number[:, 1:]])[:, log_depth.diff(dim=1).abs().cpu() < _STEP]
     down = torch.stack([number[:-1], number[1:]])[:, log_depth.diff(dim=0).abs().cpu() < _STEP]
     pairs = torch.cat([right, down], dim=1).numpy()
     joined = coo_array((np.ones(pairs.shape[1]), pairs), shape=(moved.numel(), moved.numel()))
-    free, given = (np.flatnonzero(mask.cpu().numpy()) for mask in (~on, on))
+    on, surface = on.cpu().numpy(), log_depth.isfinite().cpu().numpy()
+    held = on & (distance_transform_edt(on | ~surface) > _WITHIN)
+    free, given = np.flatnonzero(~held), np.flatnonzero(held)
     beside = (joined + joined.T).tocsr()[free]
-    laplacian = diags_array(beside.sum(axis=1) + 1 / _ALONG**2) - beside[:, free]
+    weight = np.where(on, _WITHIN**-2, _ALONG**-2).ravel()[free]
     values = moved.flatten().double().cpu().numpy()
-    values[free] = cg(laplacian, beside[:, given] @ values[given], rtol=1e-3, maxiter=500)[0]
+    screened = diags_array(beside.sum(axis=1) + weight) - beside[:, free]
+    wanted = beside[:, given] @ values[given] + weight * values[free]
+    values[free] = cg(screened, wanted, rtol=1e-3, maxiter=500)[0]
     return torch.from_numpy(values).to(moved).reshape(moved.shape)
 
 
