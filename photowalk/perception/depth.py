@@ -8,7 +8,6 @@ instead was tried and errs twice as much in wide holes (docs/training_log.md).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,9 +24,6 @@ from photowalk.scene.edges import sharpen_edges
 from photowalk.scene.filling import fill_smoothly
 from photowalk.scene.types import View
 from photowalk.scene.warping import composite
-
-# of a picture [3, H, W] with intrinsics [3, 3] and the depth [H, W] that is known of it: depth of all of it
-Complete = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 NEAREST, FARTHEST = 0.05, 1000.0  # metres that are believed
 CONTRADICTION = 1.0  # log-ratio of known to estimated depth from which known depth is not believed
@@ -84,7 +80,18 @@ class NanoDepth:
                 f"frames [F, 3, H, W] want F cameras and known depth [F, H, W], got {tuple(video.shape)}, "
                 f"{len(cameras)} cameras and {tuple(known.shape)}"
             )
-        return last_first(self._complete, video, cameras, known)
+        # The last frame of a walk sees most of what is new. What it shows is known to the frames before it, so that a
+        # surface has one depth in all of them.
+        depth, new = torch.zeros_like(known), []
+        for frame in reversed(range(len(video))):
+            camera, already = cameras[frame, None], known[frame]
+            if new:
+                already = torch.where(already > 0, already, composite(new, camera).depth[0])
+            depth[frame] = self._complete(video[frame], camera.intrinsics[0], already)
+            added = torch.where(already > 0, 0, depth[frame])
+            if (added > 0).float().mean() > WORTH_TELLING:
+                new.append(View(video[frame], added, camera[0], frame))
+        return depth
 
     def _complete(self, image: Tensor, intrinsics: Tensor, known: Tensor) -> Tensor:
         log_depth, sky = _looked_at_often(self.network, image, intrinsics)
@@ -94,21 +101,6 @@ class NanoDepth:
         sky = clean_sky(remembered_sky(sky, known))
         depth = torch.where(sky, torch.inf, _believed(corrected))
         return torch.where(trusted & ~sky, known, sharpen_edges(depth, image))
-
-
-def last_first(complete: Complete, video: Tensor, cameras: Cameras, known: Tensor) -> Tensor:
-    """Depth [F, H, W] of frames that are completed one by one, the last one first, which sees most of what is new in a
-    walk: what it shows is known to the frames before it, so that a surface has one depth in all of them."""
-    depth, new = torch.zeros_like(known), []
-    for frame in reversed(range(len(video))):
-        camera, already = cameras[frame, None], known[frame]
-        if new:
-            already = torch.where(already > 0, already, composite(new, camera).depth[0])
-        depth[frame] = complete(video[frame], camera.intrinsics[0], already)
-        added = torch.where(already > 0, 0, depth[frame])
-        if (added > 0).float().mean() > WORTH_TELLING:
-            new.append(View(video[frame], added, camera[0], frame))
-    return depth
 
 
 def _looked_at_often(

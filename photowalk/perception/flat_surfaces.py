@@ -19,6 +19,7 @@ from scipy.sparse import coo_array, diags_array
 from scipy.sparse.linalg import cg
 from torch import Tensor
 
+from photowalk.perception.alignment import is_surface
 from photowalk.scene.types import View
 
 _CELL = 6  # pixels, along each side, of which one is asked in the search
@@ -49,8 +50,8 @@ def flattened(view: View) -> Tensor:
 
 def _onto_planes(view: View) -> Tensor:
     depth = view.depth
-    surface = (depth > 0) & depth.isfinite()
-    rays = _rays(view)
+    surface = is_surface(depth)
+    rays = replace(view.camera, camera_from_world=torch.eye(4).to(depth)).unproject(torch.ones_like(depth))
     cells = (slice(_CELL // 2, None, _CELL), slice(_CELL // 2, None, _CELL))
     known = torch.where(surface, depth, 0)
     moved, nearest = torch.zeros_like(depth), torch.full_like(depth, _OFF)
@@ -149,15 +150,6 @@ def _largest_piece(mask: Tensor) -> Tensor:
         return torch.zeros_like(mask)
     pieces = torch.from_numpy(pieces).to(mask.device)
     return pieces == 1 + pieces.flatten().bincount()[1:].argmax()
-
-
-def _rays(view: View) -> Tensor:
-    """[H, W, 3] through the pixels' centres, in the camera's axes, z = 1."""
-    (fx, _, cx), (_, fy, cy) = view.camera.intrinsics[:2].tolist()
-    height, width = view.depth.shape
-    x = (torch.arange(width).to(view.depth) + 0.5 - cx) / fx
-    y = (torch.arange(height).to(view.depth) + 0.5 - cy) / fy
-    return torch.stack([x.expand(height, width), y[:, None].expand(height, width), torch.ones_like(view.depth)], -1)
 
 
 def _ramp(value: Tensor) -> Tensor:
