@@ -153,13 +153,37 @@ def test_samples_are_compared_with_frames_that_they_are_not_made_of(clips):
         again = draw_sample([clips], RECIPE, torch.Generator().manual_seed(seed))
         torch.testing.assert_close(sample.targets.video, again.targets.video)
         assert sample.views[0].depth.shape == (48, 64)
-        poses = {tuple(view.camera.centres.tolist()) for view in sample.views}
-        assert not poses & {tuple(centre.tolist()) for centre in sample.targets.cameras.centres}
+        places = set().union(*(places_of(view.camera[None]) for view in sample.views))
+        assert not places & places_of(sample.targets.cameras)
         for view, beside in zip(sample.views, sample.beside):
             assert 1 <= len(beside) <= 2
             assert all(not torch.equal(other.camera.centres, view.camera.centres) for other in beside)
+        if sample.fitted is not None:
+            assert places <= places_of(sample.fitted.cameras)
+            assert not places_of(sample.fitted.cameras) & places_of(sample.targets.cameras)
         assert scene_of(sample, PixelAligned(sample.ratio)).splats.means.isfinite().all()
     assert len(clip) == 17
+
+
+def places_of(cameras):
+    return {tuple((1000 * centre).round().int().tolist()) for centre in cameras.centres}
+
+
+@pytest.mark.parametrize("ratio", [1, 2])
+def test_fitted_samples_are_compared_as_worlds_keep_them(clips, ratio):
+    """Closer to the frames, by colours that are fitted to others, and still a lesson for the whole head."""
+    recipe = replace(RECIPE, fitted_share=1.0, coarse_share=float(ratio == 2), nearest=1.0)
+    sample = draw_sample([clips], recipe, torch.Generator().manual_seed(3))
+    head, features = tiny_head(), SqueezeFeatures()
+    assert sample.fitted is not None
+    assert sample.ratio == ratio
+    plain = splat_losses(head, features, replace(sample, fitted=None), recipe)
+    fitted = splat_losses(head, features, sample, recipe)
+    assert fitted["psnr"] > plain["psnr"] + 0.3
+    fitted["loss"].backward()
+    gradients = [weight.grad for weight in head.parameters() if weight.grad is not None]  # the other ratio has none
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    assert any(gradient.abs().sum() > 0 for gradient in gradients)
 
 
 def test_a_walk_that_is_too_short_is_named(clips):

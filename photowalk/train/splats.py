@@ -17,6 +17,7 @@ from photowalk.data.clips import count_frames, read_clip, write_clip
 from photowalk.geometry.cameras import Cameras
 from photowalk.models.splat_head import SplatHead
 from photowalk.models.squeeze_features import SqueezeFeatures, feature_distance
+from photowalk.reconstruct.colours import closed_from_nearer, fit_colours
 from photowalk.reconstruct.fuse import SKY_DISTANCE, Fused, add_view
 from photowalk.reconstruct.learnt_lift import LearntLift
 from photowalk.reconstruct.lift import Lifter
@@ -43,7 +44,8 @@ class SplatRecipe:
     views: int = 3  # that splats are made of
     targets: int = 2  # frames that they are compared with
     nearest: float = 1.7  # times larger than the frames at most the targets are; later frames replace coarser splats
-    coarse_share: float = 0.35  # of the samples, in which a splat stands for 2x2 pixels
+    coarse_share: float = 0.5  # of the samples, in which a splat stands for 2x2 pixels
+    fitted_share: float = 0.5  # of the samples, in which splats are widened and their colours fitted, as in a world
     structure: float = 0.2  # weight of 1 - SSIM beside the absolute difference
     look: float = 0.02  # weight of the features' distance
     opacity: float = 0.005  # weight of the mean opacity: a splat that helps nothing goes
@@ -54,6 +56,7 @@ class SplatSample:
     views: list[View]  # with depth, in the order of fusion
     beside: list[list[View]]  # of each view
     targets: Clip
+    fitted: Clip | None  # what colours are fitted to before the comparison; None: they are compared as they are
     ratio: int  # of the splats
 
     def to(self, device: torch.device) -> SplatSample:
@@ -61,8 +64,11 @@ class SplatSample:
             return View(view.image.to(device), view.depth.to(device), view.camera.to(device), view.frame)
 
         views, beside = [moved(view) for view in self.views], [[moved(view) for view in group] for group in self.beside]
-        targets = Clip(self.targets.video.to(device), self.targets.cameras.to(device))
-        return SplatSample(views, beside, targets, self.ratio)
+        targets, fitted = (
+            None if clip is None else Clip(clip.video.to(device), clip.cameras.to(device))
+            for clip in (self.targets, self.fitted)
+        )
+        return replace(self, views=views, beside=beside, targets=targets, fitted=fitted)
 
 
 def train_splats(
@@ -90,6 +96,8 @@ def train_splats(
 def splat_losses(network: SplatHead, features: SqueezeFeatures, sample: SplatSample, recipe: SplatRecipe) -> Losses:
     """How unlike the targets the splats look where there are any; what they do not cover, nobody showed them."""
     scene = scene_of(sample, LearntLift(network, sample.ratio))
+    if sample.fitted is not None:
+        scene = _fitted(scene, sample.fitted, sample.ratio)
     everything = scene.everything
     pairs = [_compared(everything, *target) for target in zip(sample.targets.video, sample.targets.cameras)]
     pictures, truth, covered = (torch.stack(values) for values in zip(*pairs))
@@ -114,6 +122,18 @@ def scene_of(sample: SplatSample, lifter: Lifter) -> Scene:
     finite = [view.depth[view.depth.isfinite()].max() for view in sample.views if view.depth.isfinite().any()]
     dome = build_dome(sky, sample.views[0].camera.centres, SKY_DISTANCE * float(max(finite, default=1.0)))
     return Scene(fused.trusted, dome)
+
+
+def _fitted(scene: Scene, frames: Clip, ratio: int) -> Scene:
+    """The scene as worlds keep it. What fitting adds to colours counts as given: the network is asked for the rest."""
+    wider = closed_from_nearer(scene, ratio=ratio)
+    fitted = fit_colours(wider, [frames], frames=len(frames), every=1)
+
+    def with_added(splats: Splats, fitted: Splats) -> Splats:
+        return replace(splats, colours=splats.colours + (fitted.colours - splats.colours).detach())
+
+    sky = None if wider.sky is None or fitted.sky is None else with_added(wider.sky, fitted.sky)
+    return Scene(with_added(wider.splats, fitted.splats), sky)
 
 
 def _compared(splats: Splats, truth: Tensor, camera: Cameras) -> tuple[Tensor, Tensor, Tensor]:
@@ -149,9 +169,13 @@ def draw_sample(walks: Sequence[Sequence[Path]], recipe: SplatRecipe, random: to
         chosen, near = chosen[::-1], [frames[::-1] for frames in near[::-1]]
     ratio = 2 if uniform(0, 1, random) < recipe.coarse_share else 1
     beside = [[clip.view(frame) for frame in frames if 0 <= frame < len(clip)] for frames in near]
+    fitted = None
+    if uniform(0, 1, random) < recipe.fitted_share:
+        known = {*chosen, *(frame for frames in near for frame in frames if 0 <= frame < len(clip))}
+        fitted = clip[sorted(known.difference(targets))]
     factor = max(uniform(2 - recipe.nearest, recipe.nearest, random), 1.0)  # half of them are as they are
     magnified = _magnified(clip[targets], factor, random)
-    return SplatSample([clip.view(frame) for frame in chosen], beside, magnified, ratio)
+    return SplatSample([clip.view(frame) for frame in chosen], beside, magnified, fitted, ratio)
 
 
 def worlds_under(folders: Sequence[Path]) -> list[Path]:
