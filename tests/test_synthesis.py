@@ -1,9 +1,11 @@
 """Pictures continued out of their own pieces, and the holes of a chunk that are filled so."""
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from rooms import look
 
 from photowalk.evaluate.images import psnr
@@ -31,12 +33,56 @@ def test_a_pattern_goes_on_where_nothing_is_known():
     known = torch.ones(48, 96, dtype=torch.bool)
     known[:, 60:] = False
     guess = fill_smoothly((truth * known)[None], known[None, None].float())[0]
-    answer = synthesise(truth * known, known, guess)
+    answer, places = synthesise(truth * known, known, guess)
+    assert known[places[..., 0], places[..., 1]].all()
     assert torch.equal(answer[:, known], truth[:, known])
     assert psnr(answer[:, :, 60:], truth[:, :, 60:]) > psnr(guess[:, :, 60:], truth[:, :, 60:]) + 6
     above, below = answer[:, :28, 64:].mean(), answer[:, 36:, 64:].mean()
     assert above > 1.5 * below  # what stands above the floor is not taken for floor
-    assert torch.equal(answer, synthesise(truth * known, known, guess))
+    assert torch.equal(answer, synthesise(truth * known, known, guess)[0])
+
+
+def test_a_slanted_shore_goes_on_at_its_slope():
+    rows, columns = torch.meshgrid(torch.arange(96.0), torch.arange(192.0), indexing="ij")
+    land = rows > 16 + 0.35 * columns
+    grain = 0.1 * torch.rand(3, 96, 192, generator=torch.Generator().manual_seed(2))
+    truth = torch.where(land, 0.2, 0.8) + grain
+    known = columns < 128
+    guess = fill_smoothly((truth * known)[None], known[None, None].float())[0]
+    answer, _ = synthesise(truth * known, known, guess)
+    right = (answer.mean(0) < 0.55) == land
+    assert right[~known].float().mean() > 0.9
+
+
+def test_things_are_repeated_whole():
+    """Out of few large pieces, so that a picture on a wall is one again, and not crumbs of it."""
+    random = torch.Generator().manual_seed(3)
+    truth = 0.7 + 0.02 * torch.rand(3, 96, 192, generator=random)
+    for left in (12, 72):
+        truth[:, 28:60, left : left + 40] = torch.rand(3, 32, 40, generator=random)
+    known = torch.arange(192).expand(96, 192) < 128
+    _, places = synthesise(truth * known, known, truth * known)
+    offsets = (places - torch.stack(torch.meshgrid(torch.arange(96), torch.arange(192), indexing="ij"), -1))[~known]
+    _, counts = offsets.unique(dim=0, return_counts=True)
+    assert counts.sort(descending=True).values[:4].sum() > 0.7 * len(offsets)
+
+
+def test_sky_that_is_invented_beyond_a_near_thing_is_as_far_as_the_sky():
+    """Pieces bring their depth along: a step to the side does not move what was taken from the sky."""
+    random = torch.Generator().manual_seed(4)
+    height, width = 64, 128
+    clouds = F.interpolate(torch.rand(1, 3, 8, 16, generator=random), (height, width), mode="bilinear")[0]
+    picture, depth = 0.6 + 0.3 * clouds, torch.full((height, width), torch.inf)
+    picture[:, 40:], depth[40:] = 0.3, 1.0 / torch.linspace(0.05, 0.5, 24)[:, None]
+    picture[:, :, 116:], depth[:, 116:] = 0.05, 1.0  # a post, up to the rim
+    start = Cameras.from_fov(torch.eye(4)[None], 70.0, height, width)
+    turn = rotation_from_vector(torch.tensor([[0.0, -math.radians(25), 0.0]]).expand(6, 3))
+    places = torch.stack([torch.linspace(0, 0.2, 6), torch.zeros(6), torch.zeros(6)], dim=-1)
+    cameras = Cameras.from_fov(motion(turn, places), 70.0, height, width)
+    preview = preview_chunk(View(picture, depth, start[0], 0), (), cameras, CONFIG)
+    invented_sky = (preview.known == 0).all(0) & (preview.video.mean(1) > 0.55).all(0)
+    assert invented_sky.float().mean() > 0.1
+    assert psnr(preview.video[0][:, invented_sky][:, None], preview.video[-1][:, invented_sky][:, None]) > 30
 
 
 def test_what_continues_a_darker_corner_begins_as_dark():
@@ -46,13 +92,13 @@ def test_what_continues_a_darker_corner_begins_as_dark():
     grain = 0.02 * torch.rand(1, 64, 96, generator=torch.Generator().manual_seed(1))
     known = columns.expand(64, 96) < 60
     picture = (sky + grain) * known
-    answer = synthesise(picture, known, fill_smoothly(picture[None], known[None, None].float())[0])
+    answer = synthesise(picture, known, fill_smoothly(picture[None], known[None, None].float())[0])[0]
     profile = answer.mean((0, 1))
     assert float(profile[56:].diff().abs().max()) < 0.03
     assert abs(float(profile[60] - profile[59])) < 0.02
     assert float(profile[60:].max()) < 0.85
     picture[:, :, 52:60] = 0.1
-    answer = synthesise(picture, known, fill_smoothly(picture[None], known[None, None].float())[0])
+    answer = synthesise(picture, known, fill_smoothly(picture[None], known[None, None].float())[0])[0]
     assert float(answer.mean((0, 1))[59:62].diff().abs().max()) > 0.3
 
 
@@ -61,7 +107,7 @@ def test_nothing_or_all_known_leaves_the_guess_or_the_picture(share):
     picture, guess = torch.rand(3, 21, 30), torch.rand(3, 21, 30)
     known = torch.zeros(21, 30, dtype=torch.bool)
     known[:, : round(30 * share)] = True
-    assert torch.equal(synthesise(picture * known, known, guess), torch.where(known, picture, guess))
+    assert torch.equal(synthesise(picture * known, known, guess)[0], torch.where(known, picture, guess))
 
 
 def turning(frames=10, degrees=30.0, size=(48, 80)):

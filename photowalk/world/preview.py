@@ -73,7 +73,7 @@ def preview_chunk(
 def _continued(seen: Composite, targets: Cameras, config: PreviewConfig) -> tuple[Tensor, Tensor]:
     """What is seen [F, 3, H, W] and drawn beside it, and where there is either [F, H, W] bool.
 
-    A frame is continued out of its own pieces, at depths continued along its rows; it becomes a view of its own, which
+    A frame is continued out of its own pieces, at the depths that these have; it becomes a view of its own, which
     the other frames see. Of the frames that know enough to be continued it is the one that lacks most; then the next,
     as long as one lacks much.
     """
@@ -85,8 +85,9 @@ def _continued(seen: Composite, targets: Cameras, config: PreviewConfig) -> tupl
         if not _MUCH < lacking[frame] < 1:
             break
         guess = fill_along_rows(video[frame, None], drawn[frame, None, None].float(), config.fill_wide)[0]
-        picture = synthesise(video[frame], drawn[frame], guess)
-        here = torch.where(drawn[frame], 0, _continued_depth(depth[frame], drawn[frame], config.fill_wide))
+        picture, taken = synthesise(video[frame], drawn[frame], guess)
+        here = _continued_depth(depth[frame], drawn[frame], config.fill_wide)[taken[..., 0], taken[..., 1]]
+        here = torch.where(drawn[frame], 0, here)
         views.append(View(picture, here, targets[int(frame)], frame=len(views)))
         beside = composite(views, targets, pixel_centre=config.pixel_centre)
         video = torch.where(seen.known[:, None], seen.video, beside.video)
