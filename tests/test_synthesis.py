@@ -151,3 +151,13 @@ def test_a_jump_to_where_little_is_known_is_continued_as_well():
     assert unseen.float().mean() > 0.6
     assert torch.equal(preview.video[0], flat.video[0])  # nothing is lacking there
     assert preview.video[-1][:, unseen].std() > 1.1 * flat.video[-1][:, unseen].std()
+
+
+def test_who_walks_through_a_wall_goes_on_seeing_it():
+    cameras = Cameras.from_fov(
+        motion(torch.eye(3).expand(5, 3, 3), -torch.eye(3)[2] * torch.arange(5.0)[:, None]), 70.0, 48, 80
+    )
+    wall = View(0.3 + 0.4 * torch.rand(3, 48, 80), torch.full((48, 80), 2.5), cameras[0], 0)
+    preview = preview_chunk(wall, (), cameras[1:], CONFIG)
+    assert preview.known[-2:].sum() == 0
+    assert preview.video[-2:].mean() > 0.4

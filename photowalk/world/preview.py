@@ -21,7 +21,7 @@ from photowalk.scene.types import View
 from photowalk.scene.warping import Composite, composite, warp
 
 _MUCH = 0.01  # of a frame's pixels; smaller holes are filled smoothly
-_TOO_MUCH = 0.6  # of a frame's pixels; what is left would be repeated all over it
+_TOO_MUCH = 0.45  # of a frame's pixels; what is left would be repeated all over it
 _MOST_CONTINUED = 4  # frames of a chunk
 _FARTHEST = 500.0  # metres
 
@@ -67,6 +67,9 @@ def preview_chunk(
         seen = composite_with(close_up, ordered, targets, pixel_centre=config.pixel_centre)
     video, drawn = _continued(seen, targets, config) if config.continued else (seen.video, seen.known)
     video = _filled(video, drawn[:, None].float(), config)
+    if config.fill_holes:
+        for frame in (~drawn.any(-1).any(-1)).nonzero()[:, 0].tolist():  # behind a wall, say: rather that than black
+            video[frame] = video[frame - 1] if frame > 0 else latest.image
     return Preview(video.clamp(0, 1), seen.known.float(), seen.depth)
 
 
