@@ -130,8 +130,9 @@ def test_a_running_job_is_cancelled_and_its_walk_continued(ann, world):
     assert len(ann.world(world).chunks) == 5
 
 
-def test_errors_name_the_world_and_not_where_it_lies(running, ann, world):
+def test_errors_name_the_world_and_not_where_it_lies(running, ann, world, monkeypatch):
     studio, *_ = running
+    monkeypatch.setattr(studio, "sceneries", scenery.SceneryCache())  # nothing was looked at before
     store = WorldStore(studio.library.folder("ann", world))
     messages = []
     for change in (lambda: ann.undo(world, 9), lambda: ann.redo(world, 9)):
@@ -143,9 +144,14 @@ def test_errors_name_the_world_and_not_where_it_lies(running, ann, world):
     assert refused.value.status == 409
     messages.append(str(refused.value))
     (store.folder / store.manifest.chunks[1].folder / "cameras.safetensors").unlink()
-    with pytest.raises(RefusedError, match="is missing or damaged") as refused:
-        ann.wait(ann.reconstruct(world))
-    messages.append(str(refused.value))
+    for read in (
+        lambda: ann.wait(ann.reconstruct(world)),
+        lambda: ann.frame(world, CHUNK_FRAMES),
+        lambda: ann.reroll(world),
+    ):
+        with pytest.raises(RefusedError, match="is missing or damaged") as refused:
+            read()
+        messages.append(str(refused.value))
     for message in messages:
         assert "room (branch)" in message
         assert str(studio.root) not in message

@@ -181,7 +181,8 @@ class Studio:
         chunks = store.manifest.chunks
         if len(chunks) < 2:
             raise ConflictError("this world holds the photo alone; there is no chunk that could be made again")
-        cameras, prompt = store.cameras()[-chunks[-1].frames :], chunks[-1].prompt
+        with self.library.errors_told(user, world):
+            cameras, prompt = store.cameras()[-chunks[-1].frames :], chunks[-1].prompt
         self.undo(user, world, 1)
         try:
             return self._follow(user, world, cameras, WorldStore(store.folder).manifest, prompt=prompt, seed=seed)
@@ -255,7 +256,8 @@ class Studio:
 
     def picture(self, user: str, world: str, frame: int) -> bytes:
         """JPEG of one frame."""
-        return self.sceneries.picture(self._folder(user, world), frame)
+        with self.library.errors_told(user, world):
+            return self.sceneries.picture(self._folder(user, world), frame)
 
     def warm(self, user: str, world: str) -> None:
         """Read a world that is about to be looked at, in the background."""
