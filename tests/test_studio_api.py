@@ -417,6 +417,11 @@ def test_a_prompt_is_written_out_for_the_walk_that_is_planned(running, ann, worl
     monkeypatch.setattr(studio, "captioner", "no such model")
     with pytest.raises(RefusedError, match="cannot be loaded"):  # by the process that generates
         ann.expand(world, "forward 1", "a bright hall")
+    kept = set((studio.root / "uploads").iterdir())
+    monkeypatch.setattr(job_queue, "MAX_WAITING", 0)
+    with pytest.raises(RefusedError, match="wait already"):
+        ann.expand(world, "forward 1", "a bright hall")
+    assert set((studio.root / "uploads").iterdir()) == kept  # nothing is left of what was refused
 
 
 def test_keyframes_are_joined_round_or_straight_and_back_to_the_start(ann, walked):
