@@ -397,14 +397,20 @@ def test_scale_and_horizon_are_corrected_at_any_time(running, ann, world):
         ann.correct(world, schemas.CorrectRequest(scale_to="door height 2m"))
 
 
-def test_the_lens_is_corrected_before_the_walk(ann, photo):
+def test_the_lens_is_corrected_before_the_walk(running, ann, photo):
     made = ann.create(photo)
     ann.wait(made.job)
+    folder = running[0].library.folder("ann", made.world.id)
+    before = WorldStore(folder).chunk(0)
     ann.correct(made.world.id, schemas.CorrectRequest(scale=3.0))
     assert ann.wait(ann.correct(made.world.id, schemas.CorrectRequest(fov_deg=90.0)).job).state == "done"
     after = ann.world(made.world.id)
     assert after.fov_deg == pytest.approx(90, abs=1e-3)
     assert after.metres_per_unit == 3  # what was corrected before is kept
+    seen = WorldStore(folder).chunk(0)
+    assert torch.equal(seen.close_up, before.close_up)
+    torch.testing.assert_close(seen.clip.video, before.clip.video, atol=3 / 255, rtol=0)  # resampled once more
+    assert torch.equal(seen.clip.depth, before.clip.depth)
     ann.wait(ann.extend(made.world.id, ONE_CHUNK))
     with pytest.raises(RefusedError, match="branch at the photo"):
         ann.correct(made.world.id, schemas.CorrectRequest(fov_deg=80.0))
