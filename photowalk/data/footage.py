@@ -26,11 +26,11 @@ def extract_frames(video: Path, folder: Path, frames: Sequence[int]) -> Pictures
     pixels wide or high. Raises FootageError if there are none."""
     files: list[Path] = []
     wanted = frames if isinstance(frames, range) else frozenset(frames)
-    size = (0, 0)
+    last, size = frames[-1] if frames else -1, (0, 0)
     try:
         with av.open(str(video)) as container:
             for number, frame in enumerate(container.decode(video=0)):
-                if number > frames[-1]:
+                if number > last:
                     break
                 if number in wanted:
                     picture = frame.to_image()
