@@ -53,6 +53,18 @@ def test_a_photo_that_looks_down_is_walked_into_level_and_its_horizon_stays_leve
     torch.testing.assert_close(back.camera_from_world[-1], torch.eye(4), atol=1e-5, rtol=0)
 
 
+def test_how_far_away_something_is_in_the_way_is_told_in_metres(above_a_floor):
+    told = {}
+    for metres in (1, 2):  # of a world unit: twice as many metres are the same way
+        above_a_floor.manifest = replace(above_a_floor.manifest, metres_per_unit=metres)
+        notes = []
+        state = WorldState.from_chunks([above_a_floor.chunk(0)])
+        path = f"forward {3 * metres}, down {1.6 * metres}"
+        planning.plan_walk(path, state, above_a_floor.manifest, Wording("a hall"), 0, notes.append)
+        told[metres] = float(re.search(r"run into something (.*) m ahead", " ".join(notes))[1])
+    assert told[2] == pytest.approx(2 * told[1], abs=0.11)  # a decimal is told
+
+
 @pytest.mark.parametrize("name", sorted(paths.PRESETS.keys() - paths.ALONG_GAZE - {"up_down"}))
 def test_presets_go_level_too_and_keep_the_tilt_of_the_gaze(above_a_floor, name):
     walked = planned(above_a_floor, name)

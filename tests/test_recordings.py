@@ -10,6 +10,8 @@ import torch
 
 from photowalk.cli import main
 from photowalk.data.clips import read_clip
+from photowalk.data.footage import FootageError
+from photowalk.data.prepare import Cut, Finding, prepare
 from photowalk.data.recordings import RecordingError, fitted, open_recording
 from photowalk.data.solve import solve_cameras
 from photowalk.geometry.cameras import Cameras
@@ -161,6 +163,13 @@ def test_what_is_no_recording_is_told(tmp_path, capsys):
     (tmp_path / "work").mkdir()
     with pytest.raises(RecordingError, match="0 of 3 pictures found their place"):
         solve_cameras(tmp_path / "grey", names, tmp_path / "work", fov_x_deg=60)
+
+
+@pytest.mark.parametrize("frames", [slice(2, 1), slice(3, 9)])
+def test_footage_without_the_frames_that_are_wanted_says_so(walk, tmp_path, frames):
+    write_mp4(tmp_path / "walk.mp4", walk.video[:3])
+    with pytest.raises(FootageError, match="none of the frames that are wanted"):
+        next(prepare(tmp_path / "walk.mp4", tmp_path / "clips", Cut(SIZE, frames), Finding(depth=pytest.fail)))
 
 
 def test_cameras_of_footage_are_found(tmp_path):

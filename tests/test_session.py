@@ -15,8 +15,10 @@ from photowalk.geometry.cameras import Cameras
 from photowalk.perception.captions import TemplateCaptioner
 from photowalk.scene.images import read_photo, write_png
 from photowalk.world.disk import WorldError
+from photowalk.world.placement import Placement
 from photowalk.world.progress import Cancelled
 from photowalk.world.state import WorldState
+from photowalk.world.store import WorldStore
 
 SIZE = (HEIGHT, WIDTH)
 ONE_CHUNK, OTHER_CHUNK = "left 10deg in 16 frames", "right 10deg in 16 frames"
@@ -166,6 +168,12 @@ def test_branches_part_ways(world, tmp_path):
     for at in (-1, 2):
         with pytest.raises(WorldError, match="chunks 0 to 1"):
             world.branch(tmp_path / "other", at=at)
+
+
+def test_a_branch_is_walked_where_its_world_is(world, tmp_path):
+    placement = Placement(torch.device("cpu"), torch.float32, "as the caller says")
+    origin = World(WorldStore(world.folder), preset=tiny_preset(), placement=placement)
+    assert origin.branch(tmp_path / "branch").generator.placement is placement
 
 
 def test_seeds_change_what_is_drawn(world, tmp_path):

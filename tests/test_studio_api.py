@@ -130,8 +130,9 @@ def test_a_running_job_is_cancelled_and_its_walk_continued(ann, world):
     assert len(ann.world(world).chunks) == 5
 
 
-def test_errors_name_the_world_and_not_where_it_lies(running, ann, world):
+def test_errors_name_the_world_and_not_where_it_lies(running, ann, world, monkeypatch):
     studio, *_ = running
+    monkeypatch.setattr(studio, "sceneries", scenery.SceneryCache())  # nothing was looked at before
     store = WorldStore(studio.library.folder("ann", world))
     messages = []
     for change in (lambda: ann.undo(world, 9), lambda: ann.redo(world, 9)):
@@ -143,9 +144,14 @@ def test_errors_name_the_world_and_not_where_it_lies(running, ann, world):
     assert refused.value.status == 409
     messages.append(str(refused.value))
     (store.folder / store.manifest.chunks[1].folder / "cameras.safetensors").unlink()
-    with pytest.raises(RefusedError, match="is missing or damaged") as refused:
-        ann.wait(ann.reconstruct(world))
-    messages.append(str(refused.value))
+    for read in (
+        lambda: ann.wait(ann.reconstruct(world)),
+        lambda: ann.frame(world, CHUNK_FRAMES),
+        lambda: ann.reroll(world),
+    ):
+        with pytest.raises(RefusedError, match="is missing or damaged") as refused:
+            read()
+        messages.append(str(refused.value))
     for message in messages:
         assert "room (branch)" in message
         assert str(studio.root) not in message
@@ -391,14 +397,20 @@ def test_scale_and_horizon_are_corrected_at_any_time(running, ann, world):
         ann.correct(world, schemas.CorrectRequest(scale_to="door height 2m"))
 
 
-def test_the_lens_is_corrected_before_the_walk(ann, photo):
+def test_the_lens_is_corrected_before_the_walk(running, ann, photo):
     made = ann.create(photo)
     ann.wait(made.job)
+    folder = running[0].library.folder("ann", made.world.id)
+    before = WorldStore(folder).chunk(0)
     ann.correct(made.world.id, schemas.CorrectRequest(scale=3.0))
     assert ann.wait(ann.correct(made.world.id, schemas.CorrectRequest(fov_deg=90.0)).job).state == "done"
     after = ann.world(made.world.id)
     assert after.fov_deg == pytest.approx(90, abs=1e-3)
     assert after.metres_per_unit == 3  # what was corrected before is kept
+    seen = WorldStore(folder).chunk(0)
+    assert torch.equal(seen.close_up, before.close_up)
+    torch.testing.assert_close(seen.clip.video, before.clip.video, atol=3 / 255, rtol=0)  # resampled once more
+    assert torch.equal(seen.clip.depth, before.clip.depth)
     ann.wait(ann.extend(made.world.id, ONE_CHUNK))
     with pytest.raises(RefusedError, match="branch at the photo"):
         ann.correct(made.world.id, schemas.CorrectRequest(fov_deg=80.0))
@@ -411,6 +423,11 @@ def test_a_prompt_is_written_out_for_the_walk_that_is_planned(running, ann, worl
     monkeypatch.setattr(studio, "captioner", "no such model")
     with pytest.raises(RefusedError, match="cannot be loaded"):  # by the process that generates
         ann.expand(world, "forward 1", "a bright hall")
+    kept = set((studio.root / "uploads").iterdir())
+    monkeypatch.setattr(job_queue, "MAX_WAITING", 0)
+    with pytest.raises(RefusedError, match="wait already"):
+        ann.expand(world, "forward 1", "a bright hall")
+    assert set((studio.root / "uploads").iterdir()) == kept  # nothing is left of what was refused
 
 
 def test_keyframes_are_joined_round_or_straight_and_back_to_the_start(ann, walked):

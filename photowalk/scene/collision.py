@@ -38,13 +38,13 @@ class Surfaces:
 
 
 def shorten(
-    path: Cameras, views: list[View] | Surfaces | None, clearance: float | None = None, *, unit: str = "m"
+    path: Cameras, views: list[View] | Surfaces | None, clearance: float | None = None, *, unit: float = 1.0
 ) -> tuple[Cameras, str | None]:
     """path [F] -> (a path [F] that keeps clear of what `views` know, a note in words or None if nothing was changed).
 
     `clearance` is in world units, by default a tenth of the near (25 % quantile) depth of the first view that has any.
-    Where the path starts closer than that to a surface, what the start has is enough. `unit` is what the note calls a
-    world unit.
+    Where the path starts closer than that to a surface, what the start has is enough. `unit` is a metre in
+    world units, since the note speaks of metres.
     """
     surfaces = known_surfaces(views) if isinstance(views, list) else views
     if surfaces is None or len(path) < 2:
@@ -67,7 +67,7 @@ def shorten(
     shortened = _with_centres(path, base + factor * (centres - base), keeps_end)
     ahead = _distance_to_hit(centres, surfaces, clearance)
     done = f"was shortened to {int(100 * factor)} %" if factor > 0 else "stays in place"
-    return shortened, f"the path {done} because it would have run into something {ahead:.1f} {unit} ahead"
+    return shortened, f"the path {done} because it would have run into something {ahead / unit:.1f} m ahead"
 
 
 def blocked(path: Cameras, surfaces: Surfaces | None) -> Tensor:

@@ -69,7 +69,7 @@ def plan_walk(scenery: Scenery, request: schemas.PathRequest) -> Planned:
         path, notes = _through(start, request, chunk, unit)
     _check_length(len(path) - 1, chunk)
     hits = blocked(path, scenery.surfaces)
-    kept, word = shorten(path, scenery.surfaces) if request.avoid else (path, None)
+    kept, word = shorten(path, scenery.surfaces, unit=unit) if request.avoid else (path, None)
     if word is not None:
         notes.append(word)
     elif bool(hits[1:].any()):

@@ -9,8 +9,10 @@ import shutil
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -181,7 +183,8 @@ class Studio:
         chunks = store.manifest.chunks
         if len(chunks) < 2:
             raise ConflictError("this world holds the photo alone; there is no chunk that could be made again")
-        cameras, prompt = store.cameras()[-chunks[-1].frames :], chunks[-1].prompt
+        with self.library.errors_told(user, world):
+            cameras, prompt = store.cameras()[-chunks[-1].frames :], chunks[-1].prompt
         self.undo(user, world, 1)
         try:
             return self._follow(user, world, cameras, WorldStore(store.folder).manifest, prompt=prompt, seed=seed)
@@ -191,10 +194,16 @@ class Studio:
 
     def _follow(self, user: str, world: str, cameras: Cameras, manifest: Manifest, **wish: Any) -> schemas.Job:
         """Walk on along cameras that go on from where the manifest ends."""
+        after = key_of(manifest.chunks[-1])
+        return self._submit_along(user, world, cameras, lambda file: schemas.Extend(cameras=file, after=after, **wish))
+
+    def _submit_along(
+        self, user: str, world: str, cameras: Cameras, order: Callable[[str], schemas.Order]
+    ) -> schemas.Job:
+        """Submit the `order` made of the name under which the cameras are kept; they go where it is refused."""
         file = uploads.keep_cameras(cameras, self.library.root / "uploads")
-        order = schemas.Extend(cameras=file, after=key_of(manifest.chunks[-1]), **wish)
         try:
-            return self.queue.submit(user, world, order)
+            return self.queue.submit(user, world, order(file))
         except BaseException:
             self.library.upload(file).unlink(missing_ok=True)
             raise
@@ -209,9 +218,8 @@ class Studio:
             depth = scenery.manifest.reference_depth
             scene = CaptionScene(request.prompt, blank, blank, blank[None], cameras, depth)
             return schemas.Expansion(prompt=TemplateCaptioner().caption(scene))
-        file = uploads.keep_cameras(cameras, self.library.root / "uploads")
-        order = schemas.Expand(captioner=self.captioner, cameras=file, prompt=request.prompt)
-        return schemas.Expansion(job=self.queue.submit(user, world, order))
+        order = partial(schemas.Expand, captioner=self.captioner, prompt=request.prompt)
+        return schemas.Expansion(job=self._submit_along(user, world, cameras, lambda file: order(cameras=file)))
 
     def go_on(self, user: str, world: str) -> schemas.Job:
         """Finish a walk that was stopped."""
@@ -255,7 +263,8 @@ class Studio:
 
     def picture(self, user: str, world: str, frame: int) -> bytes:
         """JPEG of one frame."""
-        return self.sceneries.picture(self._folder(user, world), frame)
+        with self.library.errors_told(user, world):
+            return self.sceneries.picture(self._folder(user, world), frame)
 
     def warm(self, user: str, world: str) -> None:
         """Read a world that is about to be looked at, in the background."""

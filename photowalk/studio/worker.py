@@ -29,6 +29,7 @@ from photowalk.perception.captions import Captioner, load_captioner
 from photowalk.presets.preset import Preset
 from photowalk.scene.images import to_bytes
 from photowalk.studio import schemas
+from photowalk.world.chunk_files import CLOSE_UP
 from photowalk.world.generator import Generator
 from photowalk.world.manifest import Manifest
 from photowalk.world.placement import Placement
@@ -175,7 +176,8 @@ class _Worker:
         depth = task.uploads / f"{task.job}.npy"
         np.save(depth, photo.clip.depth[0].numpy())
         try:
-            file = task.folder / "photo.png"
+            close_up = task.folder / manifest.chunks[0].folder / CLOSE_UP  # the photo in more pixels, where it has them
+            file = close_up if close_up.is_file() else task.folder / "photo.png"
             self._make(task, watch, file, photo.prompt, manifest.seed, order.fov_deg, depth, manifest)
         finally:
             depth.unlink(missing_ok=True)

@@ -63,16 +63,17 @@ def plan_walk(
         text, note = path, reading_note(path, size)
         notes += [] if note is None else [note]
     else:
+        unit = 1 / (manifest.metres_per_unit or 1.0)  # a metre in world units
         planned = plan(
             path,
             start,
             start_of_walk=state.cameras[0],
             reference_depth=manifest.reference_depth,
             chunk=size,
-            unit=1 / (manifest.metres_per_unit or 1.0),
+            unit=unit,
             up=photo_up(state.first) if manifest.up is None else torch.tensor(manifest.up),
         )
-        shortened, word = shorten(planned.cameras, state.views)
+        shortened, word = shorten(planned.cameras, state.views, unit=unit)
         lost = lost_note(shortened, state.memory.candidates)
         text, notes, cameras = path, [*planned.notes, *(note for note in (word, lost) if note)], shortened[1:]
     for note in notes:

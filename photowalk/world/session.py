@@ -239,7 +239,7 @@ class World:
         store = self._store.branch(folder, at + 1)
         with store.locked():
             store.write_walk()
-        return World(store, self._generator, self._preset)
+        return World(store, self._generator, self._preset, self._placement)
 
     # ---- looking
 
