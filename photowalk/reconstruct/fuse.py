@@ -35,7 +35,7 @@ OPEN = 0.5  # alpha below which a pixel is a hole
 EXPOSURE_MEMORY = 0.9  # of a gain, as a power: brightness follows what was there, but may change along a walk
 BLEND = 0.3  # of a splat's colour that each later view gives: exposure, noise and gloss are averaged
 CLOSED = 0.8  # alpha from which a surface counts as described
-COARSER = 1.6  # a surface described by splats this many times larger than a pixel is described anew
+COARSER = 1.6  # a surface that was seen in pixels this many times larger is described anew
 PIXEL_ALIGNED = PixelAligned()
 SKY_DISTANCE = 4.0  # radius of the sky dome, times the farthest that was seen
 _CO_VISIBLE = 0.15  # share of a view that must be described for its scale to be judged by it
@@ -45,16 +45,28 @@ _SCALE_NOISE = 0.005  # corrections below this are no better than none
 
 @dataclass(frozen=True)
 class Fused:
-    """Splats and the votes on them: how many views saw them, and how many saw something behind them instead."""
+    """Splats, how finely their surface was seen, and the votes on them: how many views saw them, and how many saw
+    something behind them instead."""
 
     splats: Splats
+    pixel: Tensor  # [N] world size of the pixels that showed them; merging makes splats larger, but not these
+    parts: Tensor  # [N] how many were merged to each
     seen: Tensor  # [N]
     seen_through: Tensor  # [N]
 
     def __getitem__(self, index) -> Fused:
         if isinstance(index, Tensor):
             index = numbered(index, len(self.seen))  # once for all
-        return Fused(self.splats[index], rows(self.seen, index), rows(self.seen_through, index))
+        return Fused(self.splats[index], *(rows(values, index) for values in self._figures))
+
+    @property
+    def grain(self) -> float:
+        """How many pixels wide a splat has become, on average: what the budget makes of them."""
+        return math.sqrt(float(self.parts.mean()))
+
+    @property
+    def _figures(self) -> tuple[Tensor, ...]:
+        return self.pixel, self.parts, self.seen, self.seen_through
 
     @property
     def trusted(self) -> Splats:
@@ -67,13 +79,27 @@ class Fused:
         return Fused.of(Splats(*(torch.zeros(0, *shape) for shape in ((3,), (3,), (4,), (), (1, 3)))))
 
     @staticmethod
-    def of(splats: Splats) -> Fused:
-        return Fused(splats, *torch.zeros(2, len(splats)).to(splats.means))
+    def of(splats: Splats, ratio: int = 1) -> Fused:
+        """New splats, each of a block of `ratio` x `ratio` pixels."""
+        pixel = splats.scales[:, 1].detach() / (FOOTPRINT * ratio)
+        return Fused(splats, pixel, torch.ones_like(pixel), *torch.zeros(2, len(splats)).to(splats.means))
 
     @staticmethod
     def cat(parts: Sequence[Fused]) -> Fused:
-        votes = (torch.cat([getattr(part, name) for part in parts]) for name in ("seen", "seen_through"))
-        return Fused(Splats.cat([part.splats for part in parts]), *votes)
+        figures = map(torch.cat, zip(*(part._figures for part in parts), strict=True))
+        return Fused(Splats.cat([part.splats for part in parts]), *figures)
+
+    def merged(self, group: Tensor) -> Fused:
+        """With one splat for every group [N] (0 .. G - 1), which votes with the mean of its parts."""
+        merged = merge(self.splats, group)
+
+        def total(values: Tensor) -> Tensor:
+            return torch.zeros(len(merged)).to(values).index_add_(0, group, values)
+
+        parts = total(self.parts)
+        means = (total(self.parts * values) / parts for values in (self.pixel, self.seen, self.seen_through))
+        pixel, seen, seen_through = means
+        return Fused(merged, pixel, parts, seen, seen_through)
 
 
 @torch.no_grad()
@@ -96,7 +122,6 @@ def reconstruct(
         raise ValueError(f"a budget of {budget} splats holds no scene; give at least 1")
     fused = Fused.nothing() if close_up is None else add_view(Fused.nothing(), close_up)[0]
     sky, origin, farthest, done = None, None, 0.0, 0
-    grain = float(lifter.ratio)
     held: list[View] = []
     free: list[FreeSpace] = []
     for batch in batches(stream_views(walk), WINDOW - OVERLAP):
@@ -105,8 +130,8 @@ def reconstruct(
         held = []
         for number, view in enumerate(batch):
             beside = (*(held or earlier)[-1:], *batch[number + 1 : number + 2])
-            fused, view = add_view(fused, view, grain, lifter, beside)
-            fused, grain = _within(fused, grain, budget)
+            fused, view = add_view(fused, view, lifter, beside)
+            fused = _within(fused, budget)
             sky = add_sky(sky, view)
             held.append(view)
             origin = view.camera.centres if origin is None else origin
@@ -117,7 +142,7 @@ def reconstruct(
         fused = drop_floaters(fused, held, earlier, free)
         for view in held[::-FILL_EVERY]:
             fused = fill_holes(fused, view)
-        fused, grain = _within(fused, grain, budget)
+        fused = _within(fused, budget)
     if origin is None:
         raise ValueError(
             "no frame of this walk has depth, and splats need it; generate the walk with a depth estimator"
@@ -128,11 +153,9 @@ def reconstruct(
     return Scene(fused.trusted, build_dome(sky, origin, SKY_DISTANCE * farthest))
 
 
-def _within(fused: Fused, grain: float, budget: int | None) -> tuple[Fused, float]:
-    """The splats, merged to the `budget` where they are many more, and the `grain` from then on."""
-    if budget is None or len(fused.splats) <= HELD * budget:
-        return fused, grain
-    return limit(fused, budget), grain * math.sqrt(len(fused.splats) / budget)
+def _within(fused: Fused, budget: int | None) -> Fused:
+    """The splats, merged to the `budget` where they are many more."""
+    return fused if budget is None or len(fused.splats) <= HELD * budget else limit(fused, budget)
 
 
 def views_with_depth(walk: Iterable[Clip] | Iterable[View]) -> list[View]:
@@ -141,19 +164,20 @@ def views_with_depth(walk: Iterable[Clip] | Iterable[View]) -> list[View]:
 
 
 def add_view(
-    fused: Fused, view: View, grain: float = 1.0, lifter: Lifter = PIXEL_ALIGNED, beside: Sequence[View] = ()
+    fused: Fused, view: View, lifter: Lifter = PIXEL_ALIGNED, beside: Sequence[View] = ()
 ) -> tuple[Fused, View]:
     """The splats so far with those of one view's pixels that they do not describe, or describe too coarsely; and the
     view as it was added: in the scale and the exposure of what was there.
 
-    `grain` is how many pixels wide splats have to be for the scene to keep its budget; finer ones would be added only
-    to be merged again. `beside` are views taken shortly before and after it. Differentiable in what `lifter` made.
+    Splats that were merged count as fine as their parts, and what is finer by no more than the scene's grain is not
+    added: both would only be merged again. `beside` are views taken shortly before and after it. Differentiable in
+    what `lifter` made.
     """
     view = replace(view, depth=close_gaps(view.depth))
     if len(fused.splats) == 0:
         surface = surface_of(view.depth, view.camera)
-        return Fused.of(lifter(view, surface, surface.valid, beside)), view
-    described, landing = describe(fused.splats, view.camera), land(fused.splats, view)
+        return Fused.of(lifter(view, surface, surface.valid, beside), lifter.ratio), view
+    described, landing = describe(fused.splats, fused.pixel, view.camera), land(fused.splats, view)
     scale = _scale(described, landing, view.depth)
     if scale != 1:
         view = replace(view, depth=scale * view.depth)
@@ -163,10 +187,11 @@ def add_view(
     view = replace(view, image=(view.image * gain[:, None, None] ** EXPOSURE_MEMORY).clamp(0, 1))
     surface = surface_of(view.depth, view.camera)
     same = (described.alpha > CLOSED) & ((described.depth - view.depth).abs() < _tolerance(view.depth, surface))
-    too_coarse = same & (described.footprint > COARSER * grain * surface.footprint)
+    coarse = COARSER * fused.grain * surface.footprint
+    too_coarse = same & (described.pixel > coarse)
     replaced = _inside(landing, too_coarse & surface.valid)
-    replaced &= fused.splats.scales[:, 1] / FOOTPRINT > COARSER * grain * surface.footprint.reshape(-1)[landing.pixel]
-    added = Fused.of(lifter(view, surface, surface.valid & (~same | too_coarse), beside))
+    replaced &= fused.pixel > coarse.reshape(-1)[landing.pixel]
+    added = Fused.of(lifter(view, surface, surface.valid & (~same | too_coarse), beside), lifter.ratio)
     fused = _blended(fused, landing, view, surface) if lifter.blends else fused
     return Fused.cat([fused[~replaced], added]), view
 
@@ -201,7 +226,7 @@ def drop_floaters(
     strangers = fused.splats.means[new]
     for space in long_ago:
         seen_through[new] += space.holds(strangers)
-    return Fused(fused.splats, seen, seen_through)[seen >= seen_through]
+    return replace(fused, seen=seen, seen_through=seen_through)[seen >= seen_through]
 
 
 def fill_holes(fused: Fused, view: View) -> Fused:
@@ -209,7 +234,7 @@ def fill_holes(fused: Fused, view: View) -> Fused:
     continued from around them. Later views that see through them vote them out."""
     if len(fused.splats) == 0:
         return fused
-    described = describe(fused.splats, view.camera)
+    described = describe(fused.splats, fused.pixel, view.camera)
     known = (described.alpha > CLOSED) & (described.depth > 0)
     hole = (described.alpha < OPEN) & torch.isfinite(view.depth)
     if not hole.any() or not known.any():
@@ -219,13 +244,12 @@ def fill_holes(fused: Fused, view: View) -> Fused:
 
 
 def limit(fused: Fused, budget: int) -> Fused:
-    """At most `budget` splats; what is merged votes with the mean of its parts."""
-    if len(fused.splats) <= budget:
-        return fused
-    group = neighbours(fused.splats, budget)
-    size = torch.bincount(group)
-    votes = (torch.zeros(len(size)).to(kind).index_add_(0, group, kind) for kind in (fused.seen, fused.seen_through))
-    return Fused(merge(fused.splats, group), *(total / size for total in votes))
+    """At most `budget` splats."""
+    return (
+        fused
+        if len(fused.splats) <= budget
+        else fused.merged(neighbours(fused.splats, budget, fused.pixel, fused.parts))
+    )
 
 
 def _scale(described: Description, landing: Landing, depth: Tensor) -> float:

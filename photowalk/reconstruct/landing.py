@@ -13,7 +13,6 @@ from torch import Tensor
 
 from photowalk.geometry.cameras import Cameras
 from photowalk.kernels.sliding import lowest_around
-from photowalk.reconstruct.lift import FOOTPRINT
 from photowalk.scene.render import footprints, visible
 from photowalk.scene.types import Splats, View
 
@@ -26,14 +25,14 @@ _COARSE = 4  # pixels along each side of a block whose nearest depth is kept for
 class Description:
     alpha: Tensor  # [H, W]
     depth: Tensor  # [H, W] median
-    footprint: Tensor  # [H, W] mean pixel footprint of the splats that are seen there
+    pixel: Tensor  # [H, W] mean world size of the pixels that showed the splats that are seen there
 
 
 @torch.no_grad()
-def describe(splats: Splats, camera: Cameras) -> Description:
-    splats = splats[visible(splats, camera)]
-    widths = (splats.scales[:, 1:2] / FOOTPRINT).expand(-1, 3)
-    sums, alpha, _, median = footprints(splats, camera).blend(widths)
+def describe(splats: Splats, pixel: Tensor, camera: Cameras) -> Description:
+    """`pixel` [N] is the world size of the pixels that showed each splat."""
+    rows = visible(splats, camera)
+    sums, alpha, _, median = footprints(splats[rows], camera).blend(pixel[rows, None].expand(-1, 3))
     return Description(alpha, median, sums[..., 0] / alpha.clamp_min(1e-6))
 
 

@@ -117,7 +117,7 @@ def scene_of(sample: SplatSample, lifter: Lifter) -> Scene:
     """The sample's views fused as a walk's are, with its sky."""
     fused, sky = Fused.nothing(), None
     for view, beside in zip(sample.views, sample.beside, strict=True):
-        fused, view = add_view(fused, view, float(lifter.ratio), lifter, beside)
+        fused, view = add_view(fused, view, lifter, beside)
         sky = add_sky(sky, view)
     finite = [view.depth[view.depth.isfinite()].max() for view in sample.views if view.depth.isfinite().any()]
     dome = build_dome(sky, sample.views[0].camera.centres, SKY_DISTANCE * float(max(finite, default=1.0)))
