@@ -51,7 +51,7 @@ class VideoWriter:
     ) -> None:
         import av  # training, which imports this file by the way, does without it
 
-        # bitexact leaves out random identifiers and dates: the same frames give the same file
+        # bitexact leaves out random identifiers and dates; x264 still rounds a frame differently now and then
         self._output = _Output(path, "w")
         self._container = av.open(self._output, "w", options={"fflags": "+bitexact"})
         stream = self._container.add_stream(codec, rate=Fraction(fps).limit_denominator(1000))
